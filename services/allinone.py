@@ -1,0 +1,53 @@
+"""All three services in one process, no sockets between them: the composition root of `e2h up` and `e2h solve`."""
+
+import asyncio
+
+from prometheus_client import CollectorRegistry
+
+from services.core.contracts import GenerateRequest, ScoreRequest
+from services.generator.api import generate_router
+from services.generator.engine import VllmGenerator
+from services.generator.metrics import GeneratorMetrics
+from services.generator.settings import GeneratorSettings
+from services.orchestrator.api.solve import BODIES, solve_router
+from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.solver import Solver
+from services.runtime.app import Lifecycle, build_app
+from services.runtime.serving import Service
+from services.runtime.settings import RuntimeSettings
+from services.verifier.api import scoring_router
+from services.verifier.metrics import VerifierMetrics
+from services.verifier.service import LocalVerifier
+from services.verifier.settings import VerifierSettings
+
+
+class AllInOne:
+    """The generator's engine, the verifier's model and the solver over them."""
+
+    def __init__(self, generator: GeneratorSettings, verifier: VerifierSettings) -> None:
+        self.registry = CollectorRegistry()
+        self.generator = VllmGenerator(generator, GeneratorMetrics(self.registry))
+        self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry))
+        self.solver = Solver(self.generator, self.verifier, SolveMetrics(self.registry))
+
+    async def start(self) -> None:
+        """Load both models, the small one first, so that a broken one is told in seconds. Raises `ModelLoadError`."""
+        await self.verifier.start()
+        await self.generator.start()
+
+    async def close(self) -> None:
+        """Release both."""
+        await asyncio.gather(self.generator.close(), self.verifier.close())
+
+    def service(self, runtime: RuntimeSettings) -> Service:
+        """Everything behind one port."""
+        lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready])
+        app = build_app(
+            title="e2h",
+            routers=[solve_router(self.solver), scoring_router(self.verifier), generate_router(self.generator)],
+            bodies=[*BODIES, ScoreRequest, GenerateRequest],
+            lifecycle=lifecycle,
+            registry=self.registry,
+            settings=runtime,
+        )
+        return Service(app, lifecycle, start=self.start, stop=self.close)

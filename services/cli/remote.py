@@ -1,0 +1,33 @@
+"""Asking a running server: one POST, its faults as our exceptions."""
+
+from typing import TypeVar
+
+import httpx2
+from pydantic import BaseModel, ValidationError
+
+from services.core.contracts import ErrorEnvelope
+from services.core.errors import UpstreamContract, UpstreamUnavailable, error_from_wire
+
+Model = TypeVar("Model", bound=BaseModel)
+# A solve on a CPU takes minutes; a person who waits can interrupt.
+_TIMEOUT = httpx2.Timeout(None, connect=5.0)
+
+
+def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
+    """The server's answer as `model`. Raises the `E2HError` that the server told."""
+    try:
+        response = httpx2.post(
+            url.rstrip("/") + path,
+            content=body.model_dump_json(),
+            headers={"content-type": "application/json"},
+            timeout=_TIMEOUT,
+        )
+    except (httpx2.HTTPError, httpx2.InvalidURL) as error:
+        raise UpstreamUnavailable(f"no server answers there ({type(error).__name__})") from error
+    try:
+        if response.is_success:
+            return model.model_validate_json(response.content)
+        body_error = ErrorEnvelope.model_validate_json(response.content).error
+    except ValidationError as error:
+        raise UpstreamContract("the server there does not speak e2h's API") from error
+    raise error_from_wire(response.status_code, body_error.code, body_error.message, body_error.param)

@@ -1,0 +1,110 @@
+"""`e2h solve`: one problem, here or on a server, with a progress bar and the evidence."""
+
+import asyncio
+import sys
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from services.cli.faults import told_faults
+from services.cli.remote import post
+from services.cli.render import show_solve
+from services.cli.settings import generator_settings, verifier_settings
+from services.core.aggregation import Aggregation
+from services.core.contracts import SolveRequest, SolveResponse, SolveSampling
+from services.core.voting import Strategy
+from services.orchestrator.run import Run, Sample
+from services.runtime.logs import configure_logging
+from services.runtime.settings import RuntimeSettings
+
+
+@dataclass(frozen=True)
+class SolveOptions:
+    """What the command line said."""
+
+    problem: str
+    n: int
+    strategy: Strategy
+    aggregation: Aggregation | None
+    temperature: float
+    top_p: float
+    max_tokens: int
+    seed: int | None
+    reference: str | None
+
+    def request(self) -> SolveRequest:
+        """Raises pydantic's `ValidationError`, as the HTTP API would answer 422."""
+        return SolveRequest(
+            problem=sys.stdin.read() if self.problem == "-" else self.problem,
+            n=self.n,
+            strategy=self.strategy,
+            aggregation=self.aggregation,
+            sampling=SolveSampling(
+                temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed
+            ),
+            reference=self.reference,
+        )
+
+
+def run_solve(
+    options: SolveOptions, generator: str | None, verifier: str | None, url: str | None, as_json: bool
+) -> int:
+    """Solve and print. Returns the exit code."""
+    with told_faults():
+        request = options.request()
+        if url is not None:
+            response = _ask_server(url, request)
+        else:
+            configure_logging(RuntimeSettings(log_level="WARNING", log_format="console"))
+            response = asyncio.run(_solve_here(request, generator, verifier))
+        if as_json:
+            print(response.model_dump_json(indent=2))  # noqa: T201 - the output that was asked for
+        else:
+            show_solve(Console(), response)
+    return 0
+
+
+def _ask_server(url: str, request: SolveRequest) -> SolveResponse:
+    with Console(stderr=True).status(f"waiting for {request.n} samples"):
+        return post(url, "/v1/solve", request, SolveResponse)
+
+
+async def _solve_here(request: SolveRequest, generator: str | None, verifier: str | None) -> SolveResponse:
+    from services.allinone import AllInOne  # torch and vllm: seconds to import, not needed with --url
+
+    everything = AllInOne(generator_settings(generator), verifier_settings(verifier))
+    try:
+        with _progress() as progress:
+            loading = progress.add_task("loading models", total=None)
+            await everything.start()
+            progress.remove_task(loading)
+            return await everything.solver.solve(request, _Bars(progress, request))
+    finally:
+        await everything.close()
+
+
+class _Bars:
+    """Two bars: samples that arrived, samples that were scored."""
+
+    def __init__(self, progress: Progress, request: SolveRequest) -> None:
+        self._progress = progress
+        self._sampled = progress.add_task("sampled", total=request.n)
+        self._scored = progress.add_task("scored", total=request.n) if request.strategy.needs_scores else None
+
+    def __call__(self, run: Run, _: Sample) -> None:
+        self._progress.update(self._sampled, completed=len(run.arrived))
+        if self._scored is not None:
+            self._progress.update(self._scored, completed=sum(s.scored is not None for s in run.arrived))
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )

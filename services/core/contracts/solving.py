@@ -1,0 +1,148 @@
+"""The orchestrator's contract: `POST /v1/solve`, `POST /v1/vote`. Pure."""
+
+from typing import Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from services.core.aggregation import Aggregation
+from services.core.contracts.base import MAX_SAMPLES, MAX_STEPS, NonBlank, Probability, Problem, Wire
+from services.core.contracts.generation import FinishReason, SolveSampling, refuse_identical_samples
+from services.core.voting import Strategy
+
+
+class SolveRequest(Wire):
+    """`POST /v1/solve`: sample n solutions, score their steps, choose an answer."""
+
+    problem: Problem
+    n: int = Field(default=8, ge=1, le=MAX_SAMPLES)
+    strategy: Strategy = Strategy.WEIGHTED
+    aggregation: Aggregation | None = None
+    sampling: SolveSampling = Field(default_factory=SolveSampling)
+    on_verifier_failure: Literal["fail", "majority"] = "fail"
+    include_candidates: bool = True
+    reference: NonBlank | None = None
+
+    @model_validator(mode="after")
+    def _samples_differ(self) -> Self:
+        refuse_identical_samples(self.n, self.sampling.temperature)
+        return self
+
+
+class ScoredStep(Wire):
+    """A step with the probability that it is right; None when the verifier gave no step scores."""
+
+    text: str
+    score: float | None
+
+
+class SolveCandidate(Wire):
+    """One sample with its evidence.
+
+    `excluded` says why it has no vote (`no_answer`, `truncated`, `not_scored`), or `duplicate_of:<i>`: the same text
+    as candidate i, scored once, voting all the same.
+    """
+
+    index: int
+    text: str
+    answer: str | None
+    steps: list[ScoredStep]
+    outcome: float | None
+    score: float | None
+    first_error: int | None
+    finish_reason: FinishReason
+    tokens: int
+    seed: int
+    excluded: str | None
+
+
+class SolveClass(Wire):
+    """The candidates of one answer; `weight` is what `weighted` sums, or the votes under `majority`."""
+
+    answer: str
+    members: list[int]
+    votes: int
+    weight: float
+    best_score: float | None
+
+
+class ModelPair(Wire):
+    """The models that answered. `verifier` is None when none was asked."""
+
+    generator: str
+    verifier: str | None
+
+
+class SolveUsage(Wire):
+    """Real token counts over all samples."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    verifier_tokens: int
+    verifier_tokens_computed: int
+
+
+class SolveTimings(Wire):
+    """Wall time in milliseconds since the request began: when sampling, scoring and voting each ended their part."""
+
+    generate: float
+    verify: float
+    vote: float
+    total: float
+
+
+class SolveResponse(Wire):
+    """The answer of `POST /v1/solve` with its evidence."""
+
+    id: str
+    model: ModelPair
+    problem: str
+    answer: str | None
+    solution: str | None
+    strategy: Strategy
+    aggregation: Aggregation | None
+    margin: float
+    correct: bool | None
+    classes: list[SolveClass]
+    candidates: list[SolveCandidate]
+    partial: bool
+    stopped_early: bool
+    degraded: Literal["majority"] | None
+    usage: SolveUsage
+    timings_ms: SolveTimings
+
+
+class VoteCandidate(Wire):
+    """A candidate whose scores are known: `answer` or `text`; `step_scores` or an aggregated `score`."""
+
+    answer: NonBlank | None = None
+    text: NonBlank | None = None
+    step_scores: list[Probability] | None = Field(default=None, max_length=MAX_STEPS)
+    score: Probability | None = None
+    outcome: Probability | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Self:
+        if self.answer is not None and self.text is not None:
+            raise PydanticCustomError("invalid_body", "give either answer or text")
+        if self.step_scores is not None and self.score is not None:
+            raise PydanticCustomError("invalid_body", "give either step_scores or score")
+        return self
+
+
+class VoteRequest(Wire):
+    """`POST /v1/vote`: choose again without sampling or scoring. `n` uses the first n candidates."""
+
+    candidates: list[VoteCandidate] = Field(min_length=1, max_length=MAX_SAMPLES)
+    strategy: Strategy = Strategy.WEIGHTED
+    aggregation: Aggregation | None = None
+    n: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
+
+
+class VoteResponse(Wire):
+    """The answer of `POST /v1/vote`; `index` is the candidate to show."""
+
+    answer: str | None
+    margin: float
+    classes: list[SolveClass]
+    index: int | None

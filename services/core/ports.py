@@ -1,0 +1,54 @@
+"""What the orchestrator asks of the other two services. An engine in this process and a client over HTTP both fit."""
+
+from collections.abc import AsyncGenerator
+from typing import Protocol
+
+from services.core.contracts import (
+    Completion,
+    GenerateDone,
+    GenerateRequest,
+    ModelInfo,
+    ScoreRequest,
+    ScoreResponse,
+    ScoreTimings,
+    VerifierInfo,
+)
+
+
+class Generator(Protocol):
+    """Samples solutions of a problem."""
+
+    async def info(self) -> ModelInfo:
+        """The model that is served. Raises `UpstreamUnavailable` when it cannot be reached."""
+        ...
+
+    def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
+        """Every completion as it finishes, in any order, then one `GenerateDone`.
+
+        Closing the iterator, or cancelling its consumer, stops the samples that still run. Raises
+        `ContextLengthExceeded`, `Overloaded`, `NotReady`, `UpstreamUnavailable` or `UpstreamContract`.
+        """
+        ...
+
+    async def ready(self) -> str | None:
+        """None when it can take work, else the reason why not."""
+        ...
+
+
+class Verifier(Protocol):
+    """Scores the steps of solutions."""
+
+    async def info(self) -> VerifierInfo:
+        """The model that is served. Raises `UpstreamUnavailable` when it cannot be reached."""
+        ...
+
+    async def score(self, request: ScoreRequest) -> tuple[ScoreResponse, ScoreTimings]:
+        """Scores in the order of `request.solutions`; a solution that cannot be scored carries its own error.
+
+        Raises `ModelNotFound`, `Overloaded`, `NotReady`, `UpstreamUnavailable` or `UpstreamContract`.
+        """
+        ...
+
+    async def ready(self) -> str | None:
+        """None when it can take work, else the reason why not."""
+        ...

@@ -1,0 +1,1 @@
+"""The orchestrator service: samples, has steps scored, votes, answers. The only public one."""

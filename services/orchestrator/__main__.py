@@ -1,0 +1,74 @@
+"""The orchestrator as a process of its own: `python -m services.orchestrator`. Its composition root."""
+
+import asyncio
+import sys
+
+import httpx2
+import openai
+from prometheus_client import CollectorRegistry
+
+from services.orchestrator.api.solve import BODIES, solve_router
+from services.orchestrator.clients.generator import HttpGenerator
+from services.orchestrator.clients.openai import OpenAIGenerator
+from services.orchestrator.clients.transport import Upstream, upstream
+from services.orchestrator.clients.verifier import HttpVerifier
+from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.solver import Solver
+from services.runtime.app import Lifecycle, build_app
+from services.runtime.logs import configure_logging
+from services.runtime.serving import Service, run
+from services.runtime.settings import RuntimeSettings
+
+
+def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
+    """The orchestrator's app around clients of the other two services."""
+    registry = CollectorRegistry()
+    generator = build_generator(settings)
+    verifier = HttpVerifier(_upstream("verifier", settings.verifier_url, settings))
+    solver = Solver(generator, verifier, SolveMetrics(registry))
+    lifecycle = Lifecycle(checks=[generator.ready, verifier.ready])
+    app = build_app(
+        title="e2h",
+        routers=[solve_router(solver)],
+        bodies=BODIES,
+        lifecycle=lifecycle,
+        registry=registry,
+        settings=runtime,
+    )
+
+    async def start() -> None:
+        """Nothing to load; upstreams may come later, and `/ready` tells."""
+
+    async def stop() -> None:
+        await asyncio.gather(generator.close(), verifier.close())
+
+    return Service(app, lifecycle, start=start, stop=stop)
+
+
+def build_generator(settings: OrchestratorSettings) -> HttpGenerator | OpenAIGenerator:
+    """Our generator service, or the OpenAI-compatible server that the settings name instead."""
+    if settings.openai_base_url is None:
+        return HttpGenerator(_upstream("generator", settings.generator_url, settings))
+    client = openai.AsyncOpenAI(
+        base_url=settings.openai_base_url,
+        api_key=settings.openai_api_key.get_secret_value(),
+        timeout=httpx2.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
+        max_retries=0,  # retries have one place, and it is not a client library
+    )
+    return OpenAIGenerator(client, settings.openai_model, settings.openai_style, settings.openai_system_prompt)
+
+
+def _upstream(name: str, url: str, settings: OrchestratorSettings) -> Upstream:
+    return upstream(name, url, connect_timeout_s=settings.connect_timeout_s, read_timeout_s=settings.read_timeout_s)
+
+
+def main() -> int:
+    """Serve until stopped; the exit code is `run`'s."""
+    settings, runtime = OrchestratorSettings(), RuntimeSettings()
+    configure_logging(runtime)
+    return run(build(settings, runtime), settings.port, runtime)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

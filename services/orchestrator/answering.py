@@ -1,0 +1,95 @@
+"""From a finished run and its vote to the response. Pure translation."""
+
+from collections.abc import Sequence
+
+from services.core.contracts import (
+    ModelPair,
+    ScoredStep,
+    SolveCandidate,
+    SolveClass,
+    SolveResponse,
+    SolveTimings,
+    SolveUsage,
+)
+from services.core.equivalence import equivalent
+from services.core.voting import AnswerClass, Selection
+from services.orchestrator.run import Run, Sample
+
+
+def build_response(run: Run, selection: Selection, response_id: str) -> SolveResponse:
+    """The whole evidence of `run`."""
+    request, samples = run.request, run.samples
+    verified = run.elapsed_ms()
+    winner = next((s for s in samples if s.index == selection.index), None)
+    correct = None
+    if request.reference is not None:
+        correct = selection.answer is not None and equivalent(selection.answer, request.reference)
+    candidates = [_candidate(run, sample) for sample in samples] if request.include_candidates else []
+    classes = solve_classes(selection.classes)
+    total = run.elapsed_ms()
+    return SolveResponse(
+        id=response_id,
+        model=ModelPair(generator=run.generator, verifier=run.verifier),
+        problem=request.problem,
+        answer=selection.answer,
+        solution=None if winner is None else winner.completion.text,
+        strategy=request.strategy,
+        aggregation=run.aggregation,
+        margin=selection.margin,
+        correct=correct,
+        classes=classes,
+        candidates=candidates,
+        partial=run.partial,
+        stopped_early=False,
+        degraded="majority" if run.degraded else None,
+        usage=SolveUsage(
+            prompt_tokens=run.prompt_tokens,
+            completion_tokens=sum(s.completion.tokens for s in samples),
+            verifier_tokens=run.verifier_tokens,
+            verifier_tokens_computed=run.verifier_tokens_computed,
+        ),
+        timings_ms=SolveTimings(
+            generate=run.ended_ms.get("generate", verified),
+            verify=run.ended_ms.get("verify", verified),
+            vote=total - verified,
+            total=total,
+        ),
+    )
+
+
+def solve_classes(classes: Sequence[AnswerClass]) -> list[SolveClass]:
+    """Answer classes as they cross the wire, winner first."""
+    return [
+        SolveClass(answer=c.answer, members=list(c.members), votes=c.votes, weight=c.weight, best_score=c.best_score)
+        for c in classes
+    ]
+
+
+def _candidate(run: Run, sample: Sample) -> SolveCandidate:
+    scored = sample.scored
+    scores: list[float | None] = [step.score for step in scored.steps] if scored else []
+    # An ORM scores no steps; they are shown all the same.
+    scores += [None] * (len(sample.steps) - len(scores))
+    return SolveCandidate(
+        index=sample.index,
+        text=sample.completion.text,
+        answer=sample.answer,
+        steps=[ScoredStep(text=text, score=score) for text, score in zip(sample.steps, scores, strict=True)],
+        outcome=scored.outcome if scored else None,
+        score=sample.value(run.aggregation),
+        first_error=scored.first_error if scored else None,
+        finish_reason=sample.completion.finish_reason,
+        tokens=sample.completion.tokens,
+        seed=sample.completion.seed,
+        excluded=_excluded(run, sample),
+    )
+
+
+def _excluded(run: Run, sample: Sample) -> str | None:
+    reason = sample.candidate(run.aggregation).exclusion(run.voting_strategy)
+    if reason is None and sample.original is not None:
+        # Which of equal texts arrived first is chance; the lowest index is not.
+        twins = [s.index for s in run.arrived if s.completion.text == sample.completion.text]
+        first = min(twins)
+        return None if first == sample.index else f"duplicate_of:{first}"
+    return reason

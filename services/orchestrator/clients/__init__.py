@@ -1,0 +1,1 @@
+"""The ports over HTTP: our own generator and verifier services, and any OpenAI-compatible server."""

@@ -1,0 +1,36 @@
+"""What the orchestrator counts: solves, and how sure and how complete they were."""
+
+from prometheus_client import CollectorRegistry, Counter, Histogram
+
+from services.core.contracts import SolveResponse
+from services.runtime.metrics import LATENCY_BUCKETS
+
+
+class SolveMetrics:
+    """One observation a finished solve; labels are strategies and exclusion reasons, both closed sets."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self._solves = Counter(
+            "e2h_solves_total", "Solves answered", ("strategy", "partial", "degraded"), registry=registry
+        )
+        self._seconds = Histogram(
+            "e2h_solve_seconds", "Time of a solve", ("strategy",), registry=registry, buckets=LATENCY_BUCKETS
+        )
+        self._candidates = Counter(
+            "e2h_solve_candidates_total", "Samples by part in the vote", ("part",), registry=registry
+        )
+        self._margin = Histogram(
+            "e2h_solve_margin", "Margin of the vote", registry=registry, buckets=tuple(i / 10 for i in range(11))
+        )
+        self._unanswered = Counter("e2h_solves_unanswered_total", "Solves without an answer", registry=registry)
+
+    def observe(self, response: SolveResponse) -> None:
+        strategy = response.strategy.value
+        self._solves.labels(strategy, str(response.partial).lower(), response.degraded or "no").inc()
+        self._seconds.labels(strategy).observe(response.timings_ms.total / 1000)
+        for candidate in response.candidates:
+            self._candidates.labels((candidate.excluded or "voted").partition(":")[0]).inc()
+        if response.answer is None:
+            self._unanswered.inc()
+        else:
+            self._margin.observe(response.margin)

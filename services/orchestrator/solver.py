@@ -1,0 +1,156 @@
+"""The story of one request: sample, score each sample as it arrives, vote, answer. Knows ports, no clients."""
+
+import asyncio
+import time
+import uuid
+from collections.abc import Callable
+from contextlib import aclosing
+
+import structlog
+
+from services.core.aggregation import Aggregation
+from services.core.contracts import (
+    Completion,
+    GenerateDone,
+    GenerateRequest,
+    Sampling,
+    ScoreRequest,
+    SolutionInput,
+    SolutionScore,
+    SolveRequest,
+    SolveResponse,
+    VerifierInfo,
+)
+from services.core.errors import E2HError, InvalidRequest, NotReady, Overloaded, UpstreamContract, UpstreamUnavailable
+from services.core.ports import Generator, Verifier
+from services.core.steps import split_steps
+from services.core.voting import select
+from services.orchestrator.answering import build_response
+from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.run import Run, Sample
+
+_log = structlog.get_logger("e2h.solver")
+# What on_verifier_failure="majority" forgives: the verifier's troubles, not the caller's mistakes.
+_VERIFIER_TROUBLES = (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract)
+
+Observer = Callable[[Run, Sample], None]
+
+
+class Solver:
+    """Answers `SolveRequest`s with any generator and any verifier."""
+
+    def __init__(self, generator: Generator, verifier: Verifier, metrics: SolveMetrics) -> None:
+        self._generator = generator
+        self._verifier = verifier
+        self._metrics = metrics
+
+    async def solve(self, request: SolveRequest, observe: Observer | None = None) -> SolveResponse:
+        """Sample n solutions, score them while others are still being sampled, choose.
+
+        `observe` is called in the event loop when a sample arrives and again when it is scored. Raises what the ports
+        raise; `InvalidRequest` when the verifier cannot give the aggregation that is asked for.
+        """
+        began = time.perf_counter()
+        generator = await self._generator.info()
+        run = Run(request=request, generator=generator.id, began=began, observe=observe)
+        await self._meet_verifier(run)
+        await self._sample_and_score(run)
+        selection = select((s.candidate(run.aggregation) for s in run.samples), run.voting_strategy)
+        response = build_response(run, selection, f"solve-{uuid.uuid4().hex}")
+        self._metrics.observe(response)
+        return response
+
+    async def default_aggregation(self) -> Aggregation:
+        """The aggregation of the verifier's family."""
+        return (await self._verifier.info()).default_aggregation
+
+    async def _meet_verifier(self, run: Run) -> None:
+        if not run.request.strategy.needs_scores:
+            return
+        try:
+            info = await self._verifier.info()
+        except _VERIFIER_TROUBLES as error:
+            self._degrade(run, error)
+            return
+        run.verifier = info.id
+        run.aggregation = run.request.aggregation or info.default_aggregation
+        _check_aggregation(run.aggregation, info)
+
+    async def _sample_and_score(self, run: Run) -> None:
+        scoring: list[asyncio.Task[None]] = []
+        try:
+            await self._sample(run, scoring)
+            run.mark("generate")
+            await asyncio.gather(*scoring)
+            run.mark("verify")
+        finally:
+            for task in scoring:
+                task.cancel()
+            await asyncio.gather(*scoring, return_exceptions=True)
+
+    async def _sample(self, run: Run, scoring: list[asyncio.Task[None]]) -> None:
+        request = run.request
+        sampling = Sampling(**request.sampling.model_dump())
+        generation = GenerateRequest(problem=request.problem, n=request.n, sampling=sampling)
+        try:
+            async with aclosing(self._generator.generate(generation)) as events:
+                async for event in events:
+                    if isinstance(event, GenerateDone):
+                        run.prompt_tokens = event.usage.prompt_tokens
+                        return
+                    self._take(run, event, scoring)
+                    _raise_first_failure(scoring)
+        except (NotReady, UpstreamUnavailable, UpstreamContract) as error:
+            if not run.samples or any(task.done() and task.exception() for task in scoring):
+                raise
+            _log.warning("generator failed midway", sampled=len(run.samples), n=request.n, code=error.code)
+            run.partial = True
+
+    def _take(self, run: Run, completion: Completion, scoring: list[asyncio.Task[None]]) -> None:
+        sample = Sample(completion, split_steps(completion.text))
+        original = run.add(sample)
+        if original is sample and run.scores_wanted and sample.steps:
+            scoring.append(asyncio.create_task(self._score(run, sample)))
+
+    async def _score(self, run: Run, sample: Sample) -> None:
+        request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
+        try:
+            response, _ = await self._verifier.score(request)
+        except _VERIFIER_TROUBLES as error:
+            self._degrade(run, error)
+            return
+        (score,) = response.solutions
+        sample.score = _checked(score, sample)
+        run.verifier_tokens += response.usage.tokens
+        run.verifier_tokens_computed += response.usage.tokens_computed
+        run.notify(sample)
+
+    def _degrade(self, run: Run, error: E2HError) -> None:
+        if run.request.on_verifier_failure == "fail":
+            raise error
+        _log.warning("verifier failed; voting by majority", code=error.code)
+        run.degraded = True
+
+
+def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:
+    """Stop sampling for an answer that can no longer come."""
+    for task in tasks:
+        if task.done():
+            task.result()
+
+
+def _checked(score: SolutionScore, sample: Sample) -> SolutionScore:
+    """The other side's word, checked where it is received: one score a step, or none of them."""
+    if score.steps and len(score.steps) != len(sample.steps):
+        raise UpstreamContract("the verifier gave a wrong number of step scores")
+    return score
+
+
+def _check_aggregation(aggregation: Aggregation, info: VerifierInfo) -> None:
+    given = {"prm": set(Aggregation) - {Aggregation.OUTCOME}, "orm": {Aggregation.OUTCOME}}.get(info.kind)
+    if given is not None and aggregation not in given:
+        raise InvalidRequest(
+            f"the verifier is a {info.kind}; it gives {', '.join(sorted(given))}",
+            param="aggregation",
+            code="unsupported_parameter",
+        )

@@ -1,0 +1,93 @@
+"""From an exception to the error envelope of the HTTP contract. The only place where faults become responses.
+
+Nothing of the caller's input, no path and no stack reaches a response: messages of pydantic errors are kept only
+because they speak of the schema, and field names are cut to a printable length.
+"""
+
+import math
+import random
+from collections.abc import Sequence
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+from starlette.responses import Response
+
+from services.core.contracts import ErrorBody, ErrorEnvelope
+from services.core.errors import E2HError, EmptyProblem, InvalidJson, InvalidRequest, TooManyItems
+from services.runtime.context import request_id
+
+_MAX_REPORTED = 20
+_MAX_NAME = 64
+_MAX_RETRY_AFTER_S = 30
+
+_TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
+# pydantic error types that are wire codes of ours, or stand for one.
+_CODES = {
+    "empty_problem": EmptyProblem.code,
+    "identical_samples": "identical_samples",
+    "unsupported_parameter": "unsupported_parameter",
+    "empty": "empty",
+    "finite_number": "not_finite",
+    "too_long": TooManyItems.code,
+    "string_unicode": "invalid_unicode",
+}
+
+
+def envelope(error: E2HError) -> ErrorEnvelope:
+    """The wire form of `error`, under the current request's id."""
+    body = ErrorBody(
+        type=_TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "server_error"),
+        code=error.code,
+        message=error.message,
+        param=error.param,
+        request_id=request_id(),
+        retryable=error.retryable,
+    )
+    return ErrorEnvelope(error=body)
+
+
+def error_response(error: E2HError) -> Response:
+    """The envelope of `error`, with `Retry-After` where a retry is the advice."""
+    headers = {}
+    if error.status in (429, 503):
+        headers = {"retry-after": str(_retry_after(error.retry_after_s)), "x-should-retry": "true"}
+    content = envelope(error).model_dump_json()
+    return Response(content, status_code=error.status, media_type="application/json", headers=headers)
+
+
+def _retry_after(predicted_s: float) -> int:
+    """Whole seconds until it is worth trying again, spread by a fifth so that refused callers do not return at once."""
+    spread = predicted_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+    return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(spread)))
+
+
+def invalid_request(error: ValidationError) -> InvalidRequest:
+    """The one error that stands for everything pydantic found; code and param are those of the first."""
+    found = error.errors(include_url=False, include_context=False)
+    first = found[0]
+    if first["type"] == "json_invalid":
+        return InvalidJson(first["msg"])
+    text = "; ".join(_describe(e) for e in found[:_MAX_REPORTED])
+    return InvalidRequest(text, param=_param(first["loc"]) or None, code=_code(first))
+
+
+def _describe(error: ErrorDetails) -> str:
+    where = _param(error["loc"])
+    what = "number must be finite" if _code(error) == "not_finite" else error["msg"]
+    return f"{where}: {what}" if where else what
+
+
+def _code(error: ErrorDetails) -> str:
+    value = error["input"]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "not_finite"
+    return _CODES.get(error["type"], InvalidRequest.code)
+
+
+def _param(loc: Sequence[int | str]) -> str:
+    return ".".join(_printable(str(part)) for part in loc)
+
+
+def _printable(name: str) -> str:
+    kept = "".join(c if c.isprintable() and c.isascii() else "?" for c in name[:_MAX_NAME])
+    return kept + ("…" if len(name) > _MAX_NAME else "")

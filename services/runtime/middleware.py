@@ -1,0 +1,77 @@
+"""The outermost ASGI layer of every service: request id in and out, one log line, metrics, 500 for our bugs."""
+
+import re
+import time
+import uuid
+
+import structlog
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from services.core.errors import InternalError
+from services.runtime.context import set_request_id
+from services.runtime.faults import error_response
+from services.runtime.metrics import UNKNOWN_ROUTE, HttpMetrics
+
+_log = structlog.get_logger("e2h.http")
+# Anything else (control characters, 10 kB of text) is replaced, so that a log line stays one line.
+_ACCEPTABLE = re.compile(rb"[A-Za-z0-9._\-]{1,128}")
+_QUIET = {"/health", "/ready", "/metrics"}
+
+
+class RequestContext:
+    """Pure ASGI middleware, so that streams pass through it untouched."""
+
+    def __init__(self, app: ASGIApp, metrics: HttpMetrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        current = _accepted_id(scope) or uuid.uuid4().hex
+        set_request_id(current)
+        structlog.contextvars.bind_contextvars(request_id=current)
+        exchange = _Exchange(send, current)
+        began = time.perf_counter()
+        with self._metrics.inflight.track_inprogress():
+            try:
+                await self._app(scope, receive, exchange.send)
+            except Exception:
+                _log.exception("unhandled")
+                await exchange.fail(scope, receive)
+        self._record(scope, exchange.status, time.perf_counter() - began)
+
+    def _record(self, scope: Scope, status: int, seconds: float) -> None:
+        route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
+        self._metrics.observe(route, scope["method"], status, seconds)
+        level = "debug" if route in _QUIET else "info"
+        getattr(_log, level)(
+            "request", route=route, method=scope["method"][:16], status=status, ms=round(seconds * 1000, 1)
+        )
+
+
+class _Exchange:
+    """One response on its way out: adds the id header, remembers the status."""
+
+    def __init__(self, send: Send, current: str) -> None:
+        self._send = send
+        self._header = (b"x-request-id", current.encode("ascii"))
+        self.status = 499  # the caller left before an answer began
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), self._header]}
+        await self._send(message)
+
+    async def fail(self, scope: Scope, receive: Receive) -> None:
+        if self.status == 499:
+            await error_response(InternalError("internal error; the log has the request id"))(scope, receive, self.send)
+
+
+def _accepted_id(scope: Scope) -> str | None:
+    for name, value in scope["headers"]:
+        if name == b"x-request-id" and _ACCEPTABLE.fullmatch(value):
+            return bytes(value).decode("ascii")
+    return None

@@ -1,0 +1,59 @@
+"""Settings from the environment, one class a service. Reads nothing at import time.
+
+Every variable begins with `E2H_`; a file named after the variable under the secrets directory (`E2H_SECRETS_DIR`)
+does as well.
+"""
+
+import difflib
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+PREFIX = "E2H_"
+_SECRETS_VARIABLE = "E2H_SECRETS_DIR"
+
+
+def settings_config(prefix: str) -> SettingsConfigDict:
+    """The configuration of a settings class whose variables begin with `prefix`."""
+    secrets = os.environ.get(_SECRETS_VARIABLE)
+    return SettingsConfigDict(
+        env_prefix=prefix,
+        env_ignore_empty=True,
+        frozen=True,
+        extra="forbid",
+        secrets_dir=secrets if secrets and Path(secrets).is_dir() else None,
+        # `model` is our word for a model; pydantic would warn about its own `model_` names.
+        protected_namespaces=(),
+    )
+
+
+class RuntimeSettings(BaseSettings):
+    """What holds for any service in this process."""
+
+    model_config = settings_config(PREFIX)
+
+    host: str = Field(
+        default="127.0.0.1", description="Address to listen on; beyond loopback only on a trusted network."
+    )
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
+        default="INFO", description="Below INFO the log may hold lengths and hashes of texts, never the texts."
+    )
+    log_format: Literal["json", "console"] = Field(default="json", description="console is for a person at a terminal.")
+    max_body_bytes: int = Field(
+        default=8 * 2**20, ge=1024, description="Larger request bodies get 413; 1,024 solutions of 2k tokens fit 8 MiB."
+    )
+    drain_timeout_s: float = Field(
+        default=30.0, ge=0.0, description="After SIGTERM, requests that still run get this long; then they are cut."
+    )
+
+
+def unknown_variables(known: list[type[BaseSettings]], environ: Mapping[str, str]) -> dict[str, str | None]:
+    """`E2H_` variables that no settings class reads, each with the nearest name that one does (a likely typo)."""
+    names = {f"{cls.model_config['env_prefix']}{field}".upper() for cls in known for field in cls.model_fields}
+    names.add(_SECRETS_VARIABLE)
+    strange = [v for v in environ if v.upper().startswith(PREFIX) and v.upper() not in names]
+    return {v: next(iter(difflib.get_close_matches(v.upper(), names, n=1)), None) for v in sorted(strange)}

@@ -1,0 +1,47 @@
+"""Server-sent events out of contract types: encoding, and errors on either side of the first event."""
+
+from collections.abc import AsyncIterator
+
+import structlog
+from fastapi.sse import format_sse_event
+from pydantic import BaseModel
+
+from services.core.contracts import ErrorEnvelope
+from services.core.errors import E2HError, InternalError
+from services.runtime.faults import envelope
+
+_log = structlog.get_logger("e2h.sse")
+
+
+def encode_event(name: str, body: BaseModel) -> bytes:
+    """One event on the wire."""
+    return format_sse_event(event=name, data_str=body.model_dump_json())
+
+
+async def guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """The same events, with faults told the way the moment allows.
+
+    An `E2HError` before the first event is raised here, so that the response still gets its status; any fault after
+    it becomes a last `error` event.
+    """
+    try:
+        first = await anext(events)
+    except StopAsyncIteration:
+        raise InternalError("internal error; the log has the request id") from None
+    return _rest(first, events)
+
+
+async def _rest(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    try:
+        yield first
+        async for event in events:
+            yield event
+    except E2HError as error:
+        yield _error_event(envelope(error))
+    except Exception:
+        _log.exception("unhandled")
+        yield _error_event(envelope(InternalError("internal error; the log has the request id")))
+
+
+def _error_event(body: ErrorEnvelope) -> bytes:
+    return encode_event("error", body)

@@ -1,0 +1,54 @@
+"""From text to token ids, with nothing in the text able to act as a control token. Knows `tokenizers`, no model."""
+
+import json
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from services.core.errors import ModelLoadError
+
+
+class PlainEncoder:
+    """A `PieceEncoder` over a Hugging Face fast tokenizer.
+
+    It encodes with a copy of the tokenizer that has no added tokens at all, so `<|im_end|>`, `</s>` or `<extra_0>` in
+    a text become the ids of their characters.
+    """
+
+    def __init__(self, tokenizer: Any) -> None:
+        """`tokenizer` is a `transformers` tokenizer. Raises `ModelLoadError` when it has no fast backend."""
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            raise ModelLoadError(
+                "the tokenizer has no tokenizer.json", "convert it to a fast tokenizer and save it again"
+            )
+        description = json.loads(backend.to_str())
+        # What a text may not contain unnoticed: every added token, special or not.
+        self.reserved = tuple(t["content"] for t in description["added_tokens"])
+        description.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
+        self._plain = Tokenizer.from_str(json.dumps(description))
+        newline = self._ids("\n")
+        if not newline:
+            raise ModelLoadError("the tokenizer has no token for a newline", "use a tokenizer that keeps newlines")
+        self._newline = newline
+        self._newline_id = newline[-1]
+
+    @property
+    def newline_id(self) -> int:
+        return self._newline_id
+
+    def first(self, text: str) -> list[int]:
+        return self._ids(text)
+
+    def after_newline(self, text: str) -> list[int]:
+        ids = self._ids("\n" + text)
+        head = len(self._newline)
+        # A tokenizer that merges the newline with what follows cannot show where the text begins: encode it alone.
+        return ids[head:] if ids[:head] == self._newline else self._ids(text)
+
+    def names_reserved(self, text: str) -> bool:
+        """Whether the text spells an added token of the tokenizer."""
+        return any(token in text for token in self.reserved)
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self._plain.encode(text, add_special_tokens=False).ids)

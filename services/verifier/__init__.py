@@ -1,0 +1,1 @@
+"""The verifier service: scores every step of a solution with a reward model."""

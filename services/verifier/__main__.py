@@ -1,0 +1,42 @@
+"""The verifier as a process of its own: `python -m services.verifier`."""
+
+import sys
+
+from prometheus_client import CollectorRegistry
+
+from services.core.contracts import ScoreRequest
+from services.runtime.app import Lifecycle, build_app
+from services.runtime.logs import configure_logging
+from services.runtime.serving import Service, run
+from services.runtime.settings import RuntimeSettings
+from services.verifier.api import verifier_router
+from services.verifier.metrics import VerifierMetrics
+from services.verifier.service import LocalVerifier
+from services.verifier.settings import VerifierSettings
+
+
+def build(settings: VerifierSettings, runtime: RuntimeSettings) -> Service:
+    """The verifier's app around a real reward model."""
+    registry = CollectorRegistry()
+    verifier = LocalVerifier(settings, VerifierMetrics(registry))
+    lifecycle = Lifecycle(checks=[verifier.ready])
+    app = build_app(
+        title="e2h verifier",
+        routers=[verifier_router(verifier)],
+        bodies=[ScoreRequest],
+        lifecycle=lifecycle,
+        registry=registry,
+        settings=runtime,
+    )
+    return Service(app, lifecycle, start=verifier.start, stop=verifier.close)
+
+
+def main() -> int:
+    """Serve until stopped; the exit code is `run`'s."""
+    settings, runtime = VerifierSettings(), RuntimeSettings()
+    configure_logging(runtime)
+    return run(build(settings, runtime), settings.port, runtime)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,42 @@
+"""What a reward-model family is: input ids with known read-out rows, and the meaning of the head's values. No torch."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from services.core.aggregation import Aggregation
+from services.core.contracts import VerifierKind
+
+RESERVED_TOKEN_FLAG = "reserved_token_in_input"  # noqa: S105 - a token of a vocabulary
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """One solution ready for the model.
+
+    `step_rows[k]` is the row (position in `ids`) at which the score of step k is read, `outcome_row` that of the
+    whole solution; both are known by construction. Empty and None where the kind has no such score.
+    """
+
+    ids: tuple[int, ...]
+    step_rows: tuple[int, ...]
+    outcome_row: int | None
+    flags: tuple[str, ...] = ()
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """All read-out rows: steps in order, then the outcome."""
+        return self.step_rows if self.outcome_row is None else (*self.step_rows, self.outcome_row)
+
+
+class Family(Protocol):
+    """A reward-model family, bound to one checkpoint's tokenizer and kind."""
+
+    name: str
+    version: int
+    kind: VerifierKind
+    default_aggregation: Aggregation
+
+    def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
+        """Ids and read-out rows. Raises `InvalidRequest` for a solution that the format cannot hold."""
+        ...

@@ -1,0 +1,73 @@
+"""The start-up self-test of a reward model: refuse to serve rather than score wrong.
+
+A built-in solution must give one finite probability a step; a batch must score each sequence as that sequence scores
+alone; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out again, which
+catches a tokenizer or a prompt format that is not the one of training.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from services.core.errors import ModelLoadError
+from services.verifier.families.base import Encoded
+from services.verifier.model import RawScores, RewardModel
+
+_PROBLEM = "What is 6 times 7?"
+_STEPS = ["6 times 7 is 7 added six times.", "7 + 7 + 7 + 7 + 7 + 7 = 42.", "So 6 times 7 is 42.\n\n# Answer\n\n42"]
+# float32 differs in the last digits between batch shapes; bfloat16 keeps about three digits.
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+def self_test(model: RewardModel) -> None:
+    """Raises `ModelLoadError` with what is wrong."""
+    tolerance = _TOLERANCE[next(model.body.parameters()).dtype]
+    batch = [model.family.encode(_PROBLEM, [*_STEPS[:k], _STEPS[-1]]) for k in range(len(_STEPS))]
+    together = model.score(batch)
+    for encoded, scores in zip(batch, together, strict=True):
+        _check_shape(encoded, scores)
+        _check_close(
+            scores, _alone(model, encoded), tolerance, "a batch scores a solution otherwise than it scores alone"
+        )
+    golden = getattr(model.body.config, "e2h", {}).get("golden")
+    if golden is not None:
+        _check_golden(model, golden, tolerance)
+
+
+def _alone(model: RewardModel, encoded: Encoded) -> RawScores:
+    return model.score([encoded])[0]
+
+
+def _check_shape(encoded: Encoded, scores: RawScores) -> None:
+    if len(scores.steps) != len(encoded.step_rows) or (scores.outcome is None) != (encoded.outcome_row is None):
+        raise ModelLoadError("the model does not give one score a step", "this is a bug of e2h; please report it")
+    if not all(math.isfinite(p) for p in _flat(scores)):
+        raise ModelLoadError("the model scores a plain solution as NaN", "the weights are damaged, or dtype overflows")
+
+
+def _check_golden(model: RewardModel, golden: dict[str, Any], tolerance: float) -> None:
+    try:
+        encoded = model.family.encode(golden["problem"], golden["steps"])
+        expected = RawScores(tuple(golden["scores"]), golden["outcome"])
+    except (KeyError, TypeError) as error:
+        raise ModelLoadError(
+            "`e2h.golden` in the model's config is incomplete", "write it again, or remove it"
+        ) from error
+    _check_close(
+        _alone(model, encoded), expected, tolerance, "the model does not reproduce the golden scores of its config"
+    )
+
+
+def _check_close(found: RawScores, expected: RawScores, tolerance: float, message: str) -> None:
+    pairs = list(zip(_flat(found), _flat(expected), strict=False))
+    same_length = len(_flat(found)) == len(_flat(expected))
+    if not same_length or any(abs(a - b) > tolerance for a, b in pairs):
+        raise ModelLoadError(
+            message, "tokenizer, weights or prompt format do not belong together; save or download them again"
+        )
+
+
+def _flat(scores: RawScores) -> Sequence[float]:
+    return scores.steps if scores.outcome is None else (*scores.steps, scores.outcome)

@@ -1,0 +1,40 @@
+"""Settings of the verifier service."""
+
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings
+
+from services.core.contracts import VerifierKind
+from services.runtime.settings import settings_config
+
+
+class VerifierSettings(BaseSettings):
+    """Environment variables `E2H_VERIFIER_*`."""
+
+    model_config = settings_config("E2H_VERIFIER_")
+
+    port: int = Field(default=8102, ge=0, le=65535, description="Port of the verifier's own process.")
+    model: str = Field(default="models/verifier", description="Directory of a reward model with safetensors.")
+    kind: VerifierKind | None = Field(
+        default=None, description="What the model was trained as; needed only where its config does not say."
+    )
+    eos_readout: Literal["at", "before"] | None = Field(
+        default=None, description="Position of the outcome score; needed only where the model's config does not say."
+    )
+    device: str = Field(default="auto", description="auto: cuda when there is one, else cpu.")
+    dtype: Literal["auto", "float32", "bfloat16"] = Field(
+        default="auto", description="auto: float32 on a CPU, bfloat16 on a GPU."
+    )
+    threads: int | None = Field(
+        default=None, ge=1, description="CPU threads of the forward pass; lower it to leave cores to the generator."
+    )
+    max_batch_tokens: int = Field(
+        default=16_384, ge=64, description="Padded tokens of one forward pass; bounds its memory and its latency."
+    )
+    max_queue_tokens: int = Field(
+        default=2_000_000, ge=1024, description="Tokens that may wait; beyond it callers get 429 at once."
+    )
+    gather_ms: float = Field(
+        default=2.0, ge=0.0, le=1000.0, description="How long an idle device waits for a first caller's siblings."
+    )
