@@ -1,0 +1,51 @@
+# The two commands that a newcomer needs: `make demo` and `make test`. Everything installs into .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TORCH := torch==2.13.0
+PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+
+.DEFAULT_GOAL := help
+.PHONY: help venv demo test check format lab report clean
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
+
+venv: $(STAMP) ## install everything for a machine without a GPU into .venv
+
+$(STAMP): requirements/cpu.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "e2h needs Python 3.11 or newer: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@echo "installing torch and vllm for the CPU; this takes some minutes the first time"
+	$(PIP) '$(TORCH)'
+	$(PIP) --no-deps -r requirements/cpu.txt
+	$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: venv ## solve a hard problem with the demo pair: real vLLM, real reward model
+	$(BIN)/e2h doctor
+	$(BIN)/e2h solve "$$($(BIN)/python -m training.lab.problem --level 4 --seed 3)" --n 16 --temperature 1.0 --seed 7
+
+check: venv ## format, lint, types, import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check ## everything above, then the whole test suite
+	$(BIN)/pytest
+
+format: venv ## let ruff mend what it can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lab: venv ## train the demo pair again, from a seed, into out/lab
+	$(BIN)/python -m training.lab --out out/lab
+
+report: venv ## the table of models/README.md
+	$(BIN)/python -m training.lab.report --n 64
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info
