@@ -10,6 +10,10 @@ from transformers import LlamaConfig, LlamaForCausalLM, LlamaForTokenClassificat
 from training.lab.tokenizer import build_tokenizer
 
 CONTEXT = 512
+CHAT_TEMPLATE = (
+    "{{ bos_token }}{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}[assistant] {% endif %}"
+)
 
 
 def _config(tokenizer: PreTrainedTokenizerFast, **extra: Any) -> LlamaConfig:
@@ -29,10 +33,11 @@ def _config(tokenizer: PreTrainedTokenizerFast, **extra: Any) -> LlamaConfig:
     )
 
 
-def save_generator(directory: Path, seed: int = 0) -> Path:
+def save_generator(directory: Path, seed: int = 0, chat_template: str | None = None) -> Path:
     """A random causal language model that vLLM serves."""
     torch.manual_seed(seed)
     tokenizer = build_tokenizer()
+    tokenizer.chat_template = chat_template
     LlamaForCausalLM(_config(tokenizer)).save_pretrained(directory)
     tokenizer.save_pretrained(directory)
     return directory

@@ -82,7 +82,7 @@ def _load(loader: Any, directory: Path, **options: Any) -> Any:
     verbosity = transformers.utils.logging.get_verbosity()
     # It reports the reward head, which we read ourselves, as an unexpected tensor.
     transformers.utils.logging.set_verbosity(logging.ERROR)
-    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    transformers.utils.logging.disable_progress_bar()
     try:
         return loader.from_pretrained(directory, trust_remote_code=False, local_files_only=True, **options)
     except Exception as error:  # transformers and safetensors raise whatever they like on broken files
