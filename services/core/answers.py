@@ -7,11 +7,13 @@ a solution without an answer has none.
 
 import re
 import unicodedata
+from collections import deque
 
 from services.core.steps import last_answer_header
 
-_BOX = re.compile(r"\\f?boxed\s*|\\fbox\s*")
-_SAYS = re.compile(r"(?:final\s+answer|answer)\s*(?:is|:)\s*:?\s*(?P<rest>[^\n]+)", re.IGNORECASE)
+# Box openings, escaped characters (an escaped brace is no brace), braces.
+_BRACES = re.compile(r"(?P<box>\\(?:f?boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
+_SAYS = re.compile(r"\banswer[ \t]*(?:is|:)[ \t]*:?[ \t]*", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 
 
@@ -37,36 +39,25 @@ def _after_header(text: str) -> str | None:
 
 
 def _last_box(text: str) -> str | None:
-    for opening in reversed(list(_BOX.finditer(text))):
-        content = _balanced(text, opening.end())
-        if content is not None and content.strip():
-            return content.strip()
-    return None
-
-
-def _balanced(text: str, start: int) -> str | None:
-    """The content of the `{...}` group at `start`, braces balanced, `\\{` and `\\}` not counted; None when unclosed."""
-    if not text.startswith("{", start):
-        return None
-    depth, at = 0, start
-    while at < len(text):
-        char = text[at]
-        if char == "\\":
-            at += 2
-            continue
-        depth += (char == "{") - (char == "}")
-        if depth == 0:
-            return text[start + 1 : at]
-        at += 1
-    return None
+    """The content of the balanced box that opens last, in one pass over the text."""
+    open_braces: list[tuple[bool, int]] = []
+    last_start, last = -1, None
+    for brace in _BRACES.finditer(text):
+        if brace["box"] or brace["open"]:
+            open_braces.append((brace["box"] is not None, brace.end()))
+        elif brace["close"] and open_braces:
+            is_box, start = open_braces.pop()
+            if is_box and start > last_start and not text[start : brace.start()].isspace() and brace.start() > start:
+                last_start, last = start, text[start : brace.start()].strip()
+    return last
 
 
 def _said(text: str) -> str | None:
-    sayings = list(_SAYS.finditer(text))
+    sayings = deque(_SAYS.finditer(text), maxlen=1)
     if not sayings:
         return None
-    rest = sayings[-1]["rest"].strip()
-    math = re.match(r"\$+(.+?)\$+", rest)
+    rest = text[sayings[0].end() :].partition("\n")[0].strip()
+    math = re.match(r"\$+([^$]+)\$", rest)
     if math:
         return math[1].strip() or None
     end = _SENTENCE_END.search(rest)
@@ -93,9 +84,15 @@ _SPELLINGS = [
 ]
 
 
+# Longer ones are no answers that a person would spell in two ways, and Unicode normalisation of them is not linear.
+_MAX_NORMALISED = 4096
+
+
 def normalise(answer: str) -> str:
     """One spelling for answers that differ only in typography: Unicode compatibility forms, LaTeX spacing and sizing,
     thousands separators, `\\text{}`, surrounding math delimiters, white space, letter case of words."""
+    if len(answer) > _MAX_NORMALISED:
+        return answer.strip()
     text = _undress(unicodedata.normalize("NFKC", answer).replace("\N{MINUS SIGN}", "-"))
     for pattern, replacement in _SPELLINGS:
         text = pattern.sub(replacement, text)

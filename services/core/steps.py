@@ -17,7 +17,7 @@ STEPWISE_SYSTEM_PROMPT = (
 )
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
-_HEADER_LINE = re.compile(r"^[ \t]*# Answer[ \t\r]*$", re.MULTILINE)
+_HEADER_LINE = re.compile(r"^[^\S\n]*# Answer[^\S\n]*$", re.MULTILINE)
 
 
 def split_steps(text: str) -> list[str]:

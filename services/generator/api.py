@@ -11,7 +11,7 @@ from services.core.contracts import Completion, GenerateDone, GenerateRequest, G
 from services.core.errors import UpstreamContract
 from services.core.ports import Generator
 from services.runtime.app import error_responses
-from services.runtime.bodies import describe_body, json_response, read_body
+from services.runtime.bodies import describe_body, json_response, read_body, while_connected
 from services.runtime.sse import encode_event, guarded
 
 _EXAMPLE = {"problem": "What is 6 times 7?", "n": 2, "sampling": {"max_tokens": 256, "seed": 7}}
@@ -44,7 +44,7 @@ def generate_router(generator: Generator) -> APIRouter:
         body = await read_body(request, GenerateRequest)
         if body.stream:
             return EventSourceResponse(await guarded(_events(generator, body)))
-        return json_response(await _collect(generator, body))
+        return json_response(await while_connected(request, _collect(generator, body)))
 
     return router
 

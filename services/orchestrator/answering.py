@@ -24,7 +24,7 @@ def build_response(run: Run, selection: Selection, response_id: str) -> SolveRes
     correct = None
     if request.reference is not None:
         correct = selection.answer is not None and equivalent(selection.answer, request.reference)
-    candidates = [_candidate(run, sample) for sample in samples] if request.include_candidates else []
+    candidates = [_candidate(run, sample) for sample in samples]
     classes = solve_classes(selection.classes)
     total = run.elapsed_ms()
     return SolveResponse(
@@ -87,9 +87,7 @@ def _candidate(run: Run, sample: Sample) -> SolveCandidate:
 
 def _excluded(run: Run, sample: Sample) -> str | None:
     reason = sample.candidate(run.aggregation).exclusion(run.voting_strategy)
-    if reason is None and sample.original is not None:
-        # Which of equal texts arrived first is chance; the lowest index is not.
-        twins = [s.index for s in run.arrived if s.completion.text == sample.completion.text]
-        first = min(twins)
-        return None if first == sample.index else f"duplicate_of:{first}"
-    return reason
+    if reason is not None:
+        return reason
+    first = run.first_twin(sample)
+    return None if first == sample.index else f"duplicate_of:{first}"

@@ -70,6 +70,7 @@ class Run:
     arrived: list[Sample] = field(default_factory=list)
     ended_ms: dict[Phase, float] = field(default_factory=dict)
     _by_text: dict[str, Sample] = field(default_factory=dict)
+    _lowest_index: dict[str, int] = field(default_factory=dict)
 
     @property
     def samples(self) -> list[Sample]:
@@ -87,11 +88,17 @@ class Run:
     def add(self, sample: Sample) -> Sample:
         """Take a sample in; returns the first arrival with the same text, which is the sample itself when new."""
         self.arrived.append(sample)
-        original = self._by_text.setdefault(sample.completion.text, sample)
+        text = sample.completion.text
+        self._lowest_index[text] = min(sample.index, self._lowest_index.get(text, sample.index))
+        original = self._by_text.setdefault(text, sample)
         if original is not sample:
             sample.original = original
         self.notify(sample)
         return original
+
+    def first_twin(self, sample: Sample) -> int:
+        """The lowest index among samples of the same text: which of them arrived first is chance, this is not."""
+        return self._lowest_index[sample.completion.text]
 
     def notify(self, sample: Sample) -> None:
         if self.observe is not None:

@@ -15,13 +15,22 @@ from services.core.contracts import (
     GenerateRequest,
     Sampling,
     ScoreRequest,
+    ScoreResponse,
     SolutionInput,
     SolutionScore,
     SolveRequest,
     SolveResponse,
     VerifierInfo,
 )
-from services.core.errors import E2HError, InvalidRequest, NotReady, Overloaded, UpstreamContract, UpstreamUnavailable
+from services.core.errors import (
+    E2HError,
+    InternalError,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    UpstreamContract,
+    UpstreamUnavailable,
+)
 from services.core.ports import Generator, Verifier
 from services.core.steps import split_steps
 from services.core.voting import select
@@ -31,7 +40,7 @@ from services.orchestrator.run import Run, Sample
 
 _log = structlog.get_logger("e2h.solver")
 # What on_verifier_failure="majority" forgives: the verifier's troubles, not the caller's mistakes.
-_VERIFIER_TROUBLES = (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract)
+_VERIFIER_TROUBLES = (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract, InternalError)
 
 Observer = Callable[[Run, Sample], None]
 
@@ -58,7 +67,7 @@ class Solver:
         selection = select((s.candidate(run.aggregation) for s in run.samples), run.voting_strategy)
         response = build_response(run, selection, f"solve-{uuid.uuid4().hex}")
         self._metrics.observe(response)
-        return response
+        return response if request.include_candidates else response.model_copy(update={"candidates": []})
 
     async def default_aggregation(self) -> Aggregation:
         """The aggregation of the verifier's family."""
@@ -100,6 +109,7 @@ class Solver:
                         return
                     self._take(run, event, scoring)
                     _raise_first_failure(scoring)
+            raise UpstreamContract("the generator ended without its last event")
         except (NotReady, UpstreamUnavailable, UpstreamContract) as error:
             if not run.samples or any(task.done() and task.exception() for task in scoring):
                 raise
@@ -116,11 +126,10 @@ class Solver:
         request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
         try:
             response, _ = await self._verifier.score(request)
+            sample.score = _checked(response, sample)
         except _VERIFIER_TROUBLES as error:
             self._degrade(run, error)
             return
-        (score,) = response.solutions
-        sample.score = _checked(score, sample)
         run.verifier_tokens += response.usage.tokens
         run.verifier_tokens_computed += response.usage.tokens_computed
         run.notify(sample)
@@ -139,8 +148,11 @@ def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:
             task.result()
 
 
-def _checked(score: SolutionScore, sample: Sample) -> SolutionScore:
-    """The other side's word, checked where it is received: one score a step, or none of them."""
+def _checked(response: ScoreResponse, sample: Sample) -> SolutionScore:
+    """The other side's word, checked where it is received: one solution, one score a step or none of them."""
+    if len(response.solutions) != 1:
+        raise UpstreamContract("the verifier gave a wrong number of solutions")
+    score = response.solutions[0]
     if score.steps and len(score.steps) != len(sample.steps):
         raise UpstreamContract("the verifier gave a wrong number of step scores")
     return score

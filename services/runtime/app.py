@@ -65,7 +65,7 @@ def build_app(
     settings: RuntimeSettings,
 ) -> FastAPI:
     """An app that serves `routers`. `bodies` are the request models that the routes describe in the OpenAPI page."""
-    app = FastAPI(title=title, version=__version__, redoc_url=None)
+    app = FastAPI(title=title, version=__version__, redoc_url=None, redirect_slashes=False)
     app.state.max_body_bytes = settings.max_body_bytes
     app.add_middleware(RequestContext, metrics=HttpMetrics(registry))
     app.add_exception_handler(E2HError, _on_fault)

@@ -4,13 +4,15 @@ FastAPI's own body handling is not used: it answers NaN and lone surrogates with
 validates in a mode that a strict wire type (enums from strings) does not pass.
 """
 
+import asyncio
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import Any, TypeVar
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from services.core.errors import BodyTooLarge, InvalidJson, InvalidRequest, UnsupportedMediaType
@@ -18,6 +20,7 @@ from services.runtime.faults import invalid_request
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 Model = TypeVar("Model", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 async def read_body(request: Request, model: type[Model]) -> Model:
@@ -46,6 +49,29 @@ async def _read_bytes(request: Request, limit: int) -> bytes:
     except UnicodeDecodeError:
         raise InvalidJson("the body is not UTF-8", code="invalid_encoding") from None
     return bytes(raw)
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """The result of `work`, which is cancelled when the caller closes the connection. The body must have been read.
+
+    Raises `ClientDisconnect` when the caller is gone.
+    """
+    working = asyncio.ensure_future(work)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait({working, leaving}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        for task in (working, leaving):
+            task.cancel()
+        await asyncio.gather(working, leaving, return_exceptions=True)
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _holds_lone_surrogate(raw: bytes) -> bool:

@@ -27,6 +27,7 @@ _CODES = {
     "identical_samples": "identical_samples",
     "unsupported_parameter": "unsupported_parameter",
     "empty": "empty",
+    "too_short": "empty",
     "finite_number": "not_finite",
     "too_long": TooManyItems.code,
     "string_unicode": "invalid_unicode",
@@ -51,6 +52,8 @@ def error_response(error: E2HError) -> Response:
     headers = {}
     if error.status in (429, 503):
         headers = {"retry-after": str(_retry_after(error.retry_after_s)), "x-should-retry": "true"}
+    if error.status == 413:
+        headers = {"connection": "close"}  # what is left of the body will not be read
     content = envelope(error).model_dump_json()
     return Response(content, status_code=error.status, media_type="application/json", headers=headers)
 

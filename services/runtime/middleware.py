@@ -5,6 +5,7 @@ import time
 import uuid
 
 import structlog
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.core.errors import InternalError
@@ -37,6 +38,8 @@ class RequestContext:
         with self._metrics.inflight.track_inprogress():
             try:
                 await self._app(scope, receive, exchange.send)
+            except ClientDisconnect:
+                pass  # nobody is there to be told; the status says so
             except Exception:
                 _log.exception("unhandled")
                 await exchange.fail(scope, receive)

@@ -3,7 +3,6 @@
 from collections.abc import AsyncIterator
 
 import structlog
-from fastapi.sse import format_sse_event
 from pydantic import BaseModel
 
 from services.core.contracts import ErrorEnvelope
@@ -14,8 +13,12 @@ _log = structlog.get_logger("e2h.sse")
 
 
 def encode_event(name: str, body: BaseModel) -> bytes:
-    """One event on the wire."""
-    return format_sse_event(event=name, data_str=body.model_dump_json())
+    """One event on the wire.
+
+    JSON escapes the line ends that separate fields (U+000A, U+000D), and they are the only ones that do; FastAPI's
+    `format_sse_event` also breaks data at U+2028 and its like, which model text may hold.
+    """
+    return f"event: {name}\ndata: {body.model_dump_json()}\n\n".encode()
 
 
 async def guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 from services.core.contracts import ScoreRequest, ScoreResponse, VerifierModels
 from services.core.ports import Verifier
 from services.runtime.app import error_responses
-from services.runtime.bodies import describe_body, json_response, read_body
+from services.runtime.bodies import describe_body, json_response, read_body, while_connected
 from services.runtime.timing_headers import timing_headers
 
 _EXAMPLE = {
@@ -39,7 +39,8 @@ def scoring_router(verifier: Verifier) -> APIRouter:
     )
     async def score(request: Request) -> Response:
         """One score for every step of every solution; a solution that cannot be scored carries its own error."""
-        response, timings = await verifier.score(await read_body(request, ScoreRequest))
+        body = await read_body(request, ScoreRequest)
+        response, timings = await while_connected(request, verifier.score(body))
         return json_response(response, headers=timing_headers(timings))
 
     return router

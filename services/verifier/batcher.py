@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from services.core.errors import InternalError, NotReady, Overloaded
+from services.core.errors import E2HError, InternalError, NotReady, Overloaded
 from services.verifier.batching import padded_tokens, take_batch
 from services.verifier.families.base import Encoded
 from services.verifier.metrics import VerifierMetrics
@@ -80,7 +80,8 @@ class Batcher:
             self._loop.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._loop
-        self._device.shutdown(wait=True)
+        # In a thread: it waits for the batch that runs.
+        await asyncio.to_thread(self._device.shutdown)
 
     @property
     def alive(self) -> bool:
@@ -121,9 +122,7 @@ class Batcher:
                 if batch:
                     await self._run(batch)
         finally:
-            for item in self._waiting:
-                if not item.answer.done():
-                    item.answer.set_exception(NotReady("the verifier stopped"))
+            _fail(self._waiting, NotReady("the verifier stopped"))
 
     async def _gather(self) -> None:
         """Wait for work; give the siblings of a first arrival a moment to come."""
@@ -148,13 +147,16 @@ class Batcher:
         try:
             raws = await loop.run_in_executor(self._device, self._model.score, [item.encoded for item in batch])
             self._answer(batch, raws, began)
+        except asyncio.CancelledError:
+            _fail(batch, NotReady("the verifier stopped"))
+            raise
         except Exception:
             _log.exception("batch failed", solutions=len(batch))
-            for item in batch:
-                if not item.answer.done():
-                    item.answer.set_exception(InternalError("the verifier failed on this batch; the log has the cause"))
+            _fail(batch, InternalError("the verifier failed on this batch; the log has the cause"))
 
     def _answer(self, batch: list[_Waiting], raws: Sequence[RawScores], began: float) -> None:
+        if len(raws) != len(batch):
+            raise ValueError(f"{len(raws)} results for {len(batch)} solutions")
         seconds = time.perf_counter() - began
         lengths = [item.tokens for item in batch]
         self._metrics.batch(lengths, seconds)
@@ -165,3 +167,9 @@ class Batcher:
             self._metrics.waited(waited)
             if not item.answer.done():
                 item.answer.set_result(Scored(raw, waited, seconds, padded_tokens(lengths), len(batch)))
+
+
+def _fail(items: Sequence[_Waiting], error: E2HError) -> None:
+    for item in items:
+        if not item.answer.done():
+            item.answer.set_exception(error)

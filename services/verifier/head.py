@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 from services.core.errors import ModelLoadError
 
@@ -28,10 +28,15 @@ class Head:
 def read_tensor(directory: Path, name: str) -> torch.Tensor | None:
     """A tensor by its name from whichever safetensors shard holds it; None when none does."""
     for shard in sorted(directory.glob("*.safetensors")):
-        with safe_open(shard, framework="pt") as tensors:
-            if name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
-                tensor: torch.Tensor = tensors.get_tensor(name)
-                return tensor
+        try:
+            with safe_open(shard, framework="pt") as tensors:
+                if name in tensors.keys():  # noqa: SIM118 - safe_open is no mapping
+                    tensor: torch.Tensor = tensors.get_tensor(name)
+                    return tensor
+        except SafetensorError as error:
+            raise ModelLoadError(
+                f"{shard.name} is no readable safetensors file", "download or save it again"
+            ) from error
     return None
 
 

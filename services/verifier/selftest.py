@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from pydantic import Field, ValidationError
 
-from services.core.errors import ModelLoadError
+from services.core.contracts import NonBlank, Probability, Problem, Wire
+from services.core.errors import InvalidRequest, ModelLoadError
 from services.verifier.families.base import Encoded
 from services.verifier.model import RawScores, RewardModel
 
@@ -19,6 +21,15 @@ _PROBLEM = "What is 6 times 7?"
 _STEPS = ["6 times 7 is 7 added six times.", "7 + 7 + 7 + 7 + 7 + 7 = 42.", "So 6 times 7 is 42.\n\n# Answer\n\n42"]
 # float32 differs in the last digits between batch shapes; bfloat16 keeps about three digits.
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+class Golden(Wire):
+    """A solution with the scores that training's own code gave it, kept in a checkpoint's config."""
+
+    problem: Problem
+    steps: list[NonBlank] = Field(min_length=1)
+    scores: list[Probability]
+    outcome: Probability | None
 
 
 def self_test(model: RewardModel) -> None:
@@ -33,7 +44,7 @@ def self_test(model: RewardModel) -> None:
         )
     golden = getattr(model.body.config, "e2h", {}).get("golden")
     if golden is not None:
-        _check_golden(model, golden, tolerance)
+        _check_golden(model, _read_golden(golden), tolerance)
 
 
 def _alone(model: RewardModel, encoded: Encoded) -> RawScores:
@@ -47,23 +58,28 @@ def _check_shape(encoded: Encoded, scores: RawScores) -> None:
         raise ModelLoadError("the model scores a plain solution as NaN", "the weights are damaged, or dtype overflows")
 
 
-def _check_golden(model: RewardModel, golden: dict[str, Any], tolerance: float) -> None:
+def _read_golden(entry: Any) -> Golden:
     try:
-        encoded = model.family.encode(golden["problem"], golden["steps"])
-        expected = RawScores(tuple(golden["scores"]), golden["outcome"])
-    except (KeyError, TypeError) as error:
+        return Golden.model_validate(entry)
+    except ValidationError as error:
         raise ModelLoadError(
-            "`e2h.golden` in the model's config is incomplete", "write it again, or remove it"
+            "`e2h.golden` in the model's config is incomplete or no scored solution", "write it again, or remove it"
         ) from error
-    _check_close(
-        _alone(model, encoded), expected, tolerance, "the model does not reproduce the golden scores of its config"
-    )
+
+
+def _check_golden(model: RewardModel, golden: Golden, tolerance: float) -> None:
+    message = "the model does not reproduce the golden scores of its config"
+    try:
+        encoded = model.family.encode(golden.problem, golden.steps)
+    except InvalidRequest as error:
+        raise ModelLoadError(message, f"the golden solution itself is refused: {error.message}") from error
+    _check_close(_alone(model, encoded), RawScores(tuple(golden.scores), golden.outcome), tolerance, message)
 
 
 def _check_close(found: RawScores, expected: RawScores, tolerance: float, message: str) -> None:
     pairs = list(zip(_flat(found), _flat(expected), strict=False))
     same_length = len(_flat(found)) == len(_flat(expected))
-    if not same_length or any(abs(a - b) > tolerance for a, b in pairs):
+    if not same_length or not all(abs(a - b) <= tolerance for a, b in pairs):
         raise ModelLoadError(
             message, "tokenizer, weights or prompt format do not belong together; save or download them again"
         )

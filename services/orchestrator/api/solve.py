@@ -8,7 +8,7 @@ from services.core.contracts import SolveRequest, SolveResponse, VoteRequest, Vo
 from services.orchestrator.solver import Solver
 from services.orchestrator.voting import vote
 from services.runtime.app import error_responses
-from services.runtime.bodies import describe_body, json_response, read_body
+from services.runtime.bodies import describe_body, json_response, read_body, while_connected
 
 BODIES = (SolveRequest, VoteRequest)
 
@@ -36,7 +36,8 @@ def solve_router(solver: Solver) -> APIRouter:
     )
     async def solve(request: Request) -> Response:
         """Sample n solutions, score every step, choose an answer; the response holds the evidence."""
-        return json_response(await solver.solve(await read_body(request, SolveRequest)))
+        body = await read_body(request, SolveRequest)
+        return json_response(await while_connected(request, solver.solve(body)))
 
     @router.post(
         "/vote",

@@ -26,6 +26,7 @@ from services.core.seeds import MAX_SEED, derive_seed
 
 Style = Literal["chat", "easy-to-hard"]
 Choice = TypeVar("Choice")
+Answer = TypeVar("Answer")
 
 # OpenAI's own API takes 64-bit seeds, some compatible servers only 32-bit ones.
 _SEED_MASK = 2**31 - 1
@@ -77,7 +78,8 @@ class OpenAIGenerator:
             text, reason, usage = await self._ask(request, sample_seed)
         except openai.OpenAIError as error:
             raise _translated(error) from error
-        if usage is None:
+        # The library hands on what the server sent, whatever its types say.
+        if usage is None or usage.completion_tokens is None or usage.prompt_tokens is None:
             raise UpstreamContract("the OpenAI-compatible server does not tell its usage")
         completion = Completion(
             index=index,
@@ -103,7 +105,7 @@ class OpenAIGenerator:
                 stop=sampling.stop or openai.omit,
                 seed=seed,
             )
-            choice = _only(written.choices)
+            choice = _only(_answer(written, openai.types.Completion).choices)
             return choice.text, choice.finish_reason, written.usage
         if request.prefix:
             raise InvalidRequest("a chat server cannot continue a partial solution", param="prefix")
@@ -116,7 +118,7 @@ class OpenAIGenerator:
             stop=sampling.stop or openai.omit,
             seed=seed,
         )
-        reply = _only(answered.choices)
+        reply = _only(_answer(answered, openai.types.chat.ChatCompletion).choices)
         return reply.message.content or "", reply.finish_reason, answered.usage
 
     def _conversation(self, request: GenerateRequest) -> "list[openai.types.chat.ChatCompletionMessageParam]":
@@ -134,8 +136,14 @@ class OpenAIGenerator:
         return [*turns, {"role": "user", "content": request.problem}]
 
 
+def _answer(answer: Answer, expected: type[Answer]) -> Answer:
+    if not isinstance(answer, expected):
+        raise UpstreamContract("the OpenAI-compatible server did not answer with JSON of its schema")
+    return answer
+
+
 def _only(choices: Sequence[Choice]) -> Choice:
-    if len(choices) != 1:
+    if not choices or len(choices) != 1:
         raise UpstreamContract("the OpenAI-compatible server gave another number of choices than was asked")
     return choices[0]
 

@@ -50,6 +50,8 @@ class EasyToHard:
         The answer block may stand at the end of the last step, where `split_steps` leaves it. Raises
         `InvalidRequest` when a step has no reasoning in it.
         """
+        if not steps:
+            raise InvalidRequest("the solution has no step", code="empty_step")
         *before, last = steps
         reasoning, block = split_answer_block(last)
         if not reasoning and self.kind != "orm":

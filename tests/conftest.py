@@ -1,0 +1,31 @@
+"""Fixtures that several rooms of tests share: the lab's tokenizer, tiny checkpoints built once a run."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from tests.tiny import save_verifier
+from training.lab.tokenizer import build_tokenizer
+
+CheckpointOf = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def lab_tokenizer() -> PreTrainedTokenizerFast:
+    """The lab's tokenizer. Not to be changed by a test."""
+    return build_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def checkpoint_of(tmp_path_factory: pytest.TempPathFactory) -> CheckpointOf:
+    """The directory of a tiny verifier of a kind. Not to be changed by a test."""
+    built: dict[str, Path] = {}
+
+    def directory(kind: str) -> Path:
+        if kind not in built:
+            built[kind] = save_verifier(tmp_path_factory.mktemp(kind), kind)
+        return built[kind]
+
+    return directory

@@ -1,0 +1,171 @@
+"""Fakes of both ports: scripted samples in any order, scores as a function of the step, and every kind of trouble."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from services.core.aggregation import Aggregation, aggregate, first_error
+from services.core.contracts import (
+    Aggregates,
+    Completion,
+    FinishReason,
+    GenerateDone,
+    GenerateRequest,
+    GenerationUsage,
+    ItemError,
+    ModelInfo,
+    ScoreRequest,
+    ScoreResponse,
+    ScoreTimings,
+    ScoreUsage,
+    SolutionInput,
+    SolutionScore,
+    StepScore,
+    VerifierInfo,
+    VerifierKind,
+)
+from services.core.errors import E2HError, UpstreamUnavailable
+from services.core.steps import split_steps
+
+TOKENS_OF_A_SAMPLE = 7
+PROMPT_TOKENS = 11
+TOKENS_OF_A_SOLUTION = 13
+
+
+def solution(answer: str, *steps: str) -> str:
+    """A solution text that ends in `answer`."""
+    return "\n\n".join([*(steps or ("It is so.",)), "# Answer", answer])
+
+
+@dataclass
+class FakeGenerator:
+    """Delivers `texts[i]` (from the beginning again when n is larger) as sample i, in `order`."""
+
+    texts: Sequence[str]
+    order: Sequence[int] | None = None
+    finish_reasons: Mapping[int, FinishReason] = field(default_factory=dict)
+    holds: Mapping[int, asyncio.Event] = field(default_factory=dict)  # a sample waits for its event
+    failure: E2HError | None = None
+    fail_after: int = 0  # samples delivered before `failure`
+    ends: bool = True  # whether the last event comes
+    not_ready: str | None = None
+    requests: list[GenerateRequest] = field(default_factory=list)
+    delivered: int = 0
+    cancelled: int = 0
+
+    async def info(self) -> ModelInfo:
+        return ModelInfo(id="fake-generator", context_length=512)
+
+    async def ready(self) -> str | None:
+        return self.not_ready
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
+        self.requests.append(request)
+        try:
+            for place, index in enumerate(self.order or range(request.n)):
+                self._maybe_fail(place)
+                await asyncio.sleep(0)  # as an engine does, give way to others between samples
+                if index in self.holds:
+                    await self.holds[index].wait()
+                self.delivered += 1
+                yield self._completion(index)
+            self._maybe_fail(request.n)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        if self.ends:
+            usage = GenerationUsage(prompt_tokens=PROMPT_TOKENS, completion_tokens=request.n * TOKENS_OF_A_SAMPLE)
+            yield GenerateDone(id="gen-fake", model="fake-generator", usage=usage)
+
+    def _maybe_fail(self, delivered: int) -> None:
+        if self.failure is not None and delivered == self.fail_after:
+            raise self.failure
+
+    def _completion(self, index: int) -> Completion:
+        return Completion(
+            index=index,
+            text=self.texts[index % len(self.texts)],
+            tokens=TOKENS_OF_A_SAMPLE,
+            finish_reason=self.finish_reasons.get(index, "stop"),
+            logprob=-1.5,
+            seed=1000 + index,
+        )
+
+
+@dataclass
+class FakeVerifier:
+    """Scores every step by `score_of`; an ORM or OPRM gives the last step's score as the outcome."""
+
+    score_of: Callable[[str], float] = lambda step: 0.5
+    kind: VerifierKind = "prm"
+    default_aggregation: Aggregation = Aggregation.PROD
+    error_of: Callable[[str], ItemError | None] = lambda text: None  # a solution's own error
+    failure: E2HError | None = None
+    fail_after: int = 0  # calls answered before `failure`
+    info_failure: E2HError | None = None
+    extra_steps: int = 0  # more step scores than steps
+    hold: asyncio.Event | None = None  # every call waits for it
+    not_ready: str | None = None
+    requests: list[ScoreRequest] = field(default_factory=list)
+    began: asyncio.Event = field(default_factory=asyncio.Event)  # a first call has come
+    answered: int = 0
+    cancelled: int = 0
+
+    async def info(self) -> VerifierInfo:
+        if self.info_failure is not None:
+            raise self.info_failure
+        return VerifierInfo(
+            id="fake-verifier",
+            context_length=512,
+            kind=self.kind,
+            family="fake",
+            default_aggregation=self.default_aggregation,
+        )
+
+    async def ready(self) -> str | None:
+        return self.not_ready
+
+    async def score(self, request: ScoreRequest) -> tuple[ScoreResponse, ScoreTimings]:
+        self.requests.append(request)
+        self.began.set()
+        if self.failure is not None and len(self.requests) > self.fail_after:
+            raise self.failure
+        try:
+            if self.hold is not None:
+                await self.hold.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        self.answered += 1
+        return self._response(request), ScoreTimings(
+            tokenize_ms=1.5, queue_ms=2.25, inference_ms=3.0, batch_tokens=64, batch_solutions=len(request.solutions)
+        )
+
+    def _response(self, request: ScoreRequest) -> ScoreResponse:
+        solutions = [self._solution(index, given) for index, given in enumerate(request.solutions)]
+        tokens = TOKENS_OF_A_SOLUTION * len(solutions)
+        usage = ScoreUsage(tokens=tokens, tokens_computed=tokens, tokens_cached=0)
+        return ScoreResponse(id="score-fake", model="fake-verifier", kind=self.kind, solutions=solutions, usage=usage)
+
+    def _solution(self, index: int, given: SolutionInput) -> SolutionScore:
+        steps = given.steps if given.steps is not None else split_steps(given.text or "")
+        error = self.error_of("\n\n".join(steps))
+        scores = [] if error else [self.score_of(step) for step in steps] + [0.5] * self.extra_steps
+        outcome = scores[-1] if scores and self.kind != "prm" else None
+        shown = [] if self.kind == "orm" else scores
+        return SolutionScore(
+            index=index,
+            steps=[StepScore(score=p) for p in shown],
+            outcome=outcome,
+            aggregate=Aggregates(**{how.value: aggregate(shown, outcome, how) for how in Aggregation}),
+            first_error=first_error(shown),
+            tokens=TOKENS_OF_A_SOLUTION,
+            cached=False,
+            flags=[],
+            error=error,
+        )
+
+
+def unreachable() -> UpstreamUnavailable:
+    """What a client raises when nobody listens."""
+    return UpstreamUnavailable("the service cannot be reached")

@@ -1,0 +1,378 @@
+"""The story of one request, with fakes on both sides: overlap, duplicates, exclusions, failures, cancellation."""
+
+import asyncio
+from itertools import permutations
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from services.core.aggregation import Aggregation
+from services.core.contracts import ItemError, SolveCandidate, SolveRequest, SolveResponse, SolveSampling, VerifierKind
+from services.core.errors import (
+    ContextLengthExceeded,
+    E2HError,
+    InternalError,
+    InvalidRequest,
+    NotReady,
+    Overloaded,
+    UpstreamContract,
+    UpstreamUnavailable,
+)
+from services.core.voting import Strategy
+from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.run import Run, Sample
+from services.orchestrator.solver import Solver
+from tests.fakes import (
+    PROMPT_TOKENS,
+    TOKENS_OF_A_SAMPLE,
+    TOKENS_OF_A_SOLUTION,
+    FakeGenerator,
+    FakeVerifier,
+    solution,
+    unreachable,
+)
+from tests.serving import eventually
+
+GOOD, BAD, OTHER = solution("42", "good"), solution("41", "bad"), solution("40", "other")
+SCORES = {"good": 0.75, "bad": 0.25, "other": 0.5}
+
+
+def score_of(step: str) -> float:
+    return SCORES.get(step.split("\n")[0], 0.5)
+
+
+def make_solver(generator: FakeGenerator, verifier: FakeVerifier, registry: CollectorRegistry | None = None) -> Solver:
+    return Solver(generator, verifier, SolveMetrics(registry or CollectorRegistry()))
+
+
+async def solve(generator: FakeGenerator, verifier: FakeVerifier, request: SolveRequest) -> SolveResponse:
+    return await make_solver(generator, verifier).solve(request)
+
+
+def request(n: int, strategy: Strategy = Strategy.WEIGHTED, **fields: object) -> SolveRequest:
+    return SolveRequest.model_validate({"problem": "What is 6 times 7?", "n": n, "strategy": strategy, **fields})
+
+
+async def test_a_solve_answers_with_its_whole_evidence() -> None:
+    response = await solve(FakeGenerator([GOOD, BAD, GOOD + "\n"]), FakeVerifier(score_of), request(3))
+    assert (response.answer, response.solution) == ("42", GOOD)
+    assert (response.model.generator, response.model.verifier) == ("fake-generator", "fake-verifier")
+    assert (response.strategy, response.aggregation) == (Strategy.WEIGHTED, Aggregation.PROD)
+    assert response.margin == pytest.approx((1.5 - 0.25) / 1.75)
+    assert [(c.answer, c.members, c.votes, c.weight, c.best_score) for c in response.classes] == [
+        ("42", [0, 2], 2, 1.5, 0.75),
+        ("41", [1], 1, 0.25, 0.25),
+    ]
+    assert [c.index for c in response.candidates] == [0, 1, 2]
+    assert (response.partial, response.stopped_early, response.degraded, response.correct) == (False, False, None, None)
+
+
+async def test_a_candidate_shows_its_steps_with_their_scores() -> None:
+    text = solution("42", "good", "bad", "other")
+    response = await solve(FakeGenerator([text]), FakeVerifier(score_of), request(1))
+    (candidate,) = response.candidates
+    assert [(step.text, step.score) for step in candidate.steps] == [
+        ("good", 0.75),
+        ("bad", 0.25),
+        ("other\n\n# Answer\n\n42", 0.5),
+    ]
+    assert (candidate.score, candidate.first_error) == (0.75 * 0.25 * 0.5, 1)
+    assert (candidate.text, candidate.tokens, candidate.seed) == (text, TOKENS_OF_A_SAMPLE, 1000)
+
+
+async def test_tokens_are_counted_over_all_samples() -> None:
+    response = await solve(FakeGenerator([GOOD, BAD]), FakeVerifier(score_of), request(2))
+    usage = response.usage
+    assert (usage.prompt_tokens, usage.completion_tokens) == (PROMPT_TOKENS, 2 * TOKENS_OF_A_SAMPLE)
+    assert (usage.verifier_tokens, usage.verifier_tokens_computed) == (2 * TOKENS_OF_A_SOLUTION,) * 2
+
+
+async def test_the_generator_is_asked_for_what_the_caller_asked() -> None:
+    generator = FakeGenerator([GOOD])
+    sampling = SolveSampling(temperature=1.25, top_p=0.5, max_tokens=33, seed=9)
+    await solve(generator, FakeVerifier(), request(5, sampling=sampling))
+    (asked,) = generator.requests
+    assert (asked.problem, asked.n) == ("What is 6 times 7?", 5)
+    assert SolveSampling(**asked.sampling.model_dump(exclude={"stop"})) == sampling
+
+
+async def test_scoring_begins_before_sampling_ends() -> None:
+    verifier = FakeVerifier(score_of)
+    # The second sample comes only after the first has reached the verifier: without overlap this would never end.
+    generator = FakeGenerator([GOOD, BAD], holds={1: verifier.began})
+    response = await asyncio.wait_for(solve(generator, verifier, request(2)), timeout=5)
+    assert response.usage.verifier_tokens == 2 * TOKENS_OF_A_SOLUTION
+
+
+async def test_samples_are_scored_at_the_same_time() -> None:
+    verifier = FakeVerifier(score_of, hold=asyncio.Event())
+    solving = asyncio.create_task(solve(FakeGenerator([GOOD, BAD, OTHER]), verifier, request(3)))
+    assert await eventually(lambda: len(verifier.requests) == 3)
+    assert verifier.hold is not None
+    verifier.hold.set()
+    assert (await solving).answer == "42"
+
+
+async def test_equal_texts_are_scored_once_and_all_vote() -> None:
+    verifier = FakeVerifier(score_of)
+    response = await solve(FakeGenerator([BAD, GOOD, BAD, BAD, BAD]), verifier, request(5))
+    assert len(verifier.requests) == 2
+    assert (response.answer, response.classes[0].votes, response.classes[0].weight) == ("41", 4, 1.0)
+    assert [c.excluded for c in response.candidates] == [None, None, *["duplicate_of:0"] * 3]
+    assert [c.score for c in response.candidates] == [0.25, 0.75, 0.25, 0.25, 0.25]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+async def test_the_response_does_not_depend_on_the_order_of_arrival(strategy: Strategy) -> None:
+    texts = [GOOD, BAD, GOOD, OTHER]
+    responses = []
+    for order in permutations(range(4)):
+        response = await solve(FakeGenerator(texts, order=order), FakeVerifier(score_of), request(4, strategy))
+        responses.append(response.model_dump(exclude={"id", "timings_ms"}))
+    assert responses == [responses[0]] * len(responses)
+
+
+async def _excluded(text: str, verifier: FakeVerifier, strategy: Strategy, cut: bool = False) -> SolveCandidate:
+    generator = FakeGenerator([GOOD, text], finish_reasons={1: "length"} if cut else {})
+    response = await solve(generator, verifier, request(2, strategy))
+    assert response.classes[0].members == [0]
+    assert response.margin == 1.0
+    return response.candidates[1]
+
+
+@pytest.mark.parametrize("strategy", list(Strategy))
+@pytest.mark.parametrize(
+    ("text", "cut", "reason"),
+    [
+        pytest.param("I do not know.", False, "no_answer", id="no answer"),
+        pytest.param("It may be", True, "truncated", id="cut before an answer"),
+        pytest.param("The answer is 4", True, "truncated", id="cut within an answer"),
+        pytest.param("", False, "no_answer", id="an empty sample"),
+    ],
+)
+async def test_a_sample_without_an_answer_has_no_vote(text: str, cut: bool, reason: str, strategy: Strategy) -> None:
+    candidate = await _excluded(text, FakeVerifier(score_of), strategy, cut)
+    assert (candidate.excluded, candidate.answer) == (reason, None)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.WEIGHTED, Strategy.BEST_OF_N])
+async def test_a_sample_that_the_verifier_cannot_score_has_no_vote(strategy: Strategy) -> None:
+    fault = ItemError(code="non_finite", message="no probability")
+    verifier = FakeVerifier(score_of, error_of=lambda text: fault if text.startswith("bad") else None)
+    candidate = await _excluded(BAD, verifier, strategy)
+    assert (candidate.excluded, candidate.score, candidate.answer) == ("not_scored", None, "41")
+    assert [step.score for step in candidate.steps] == [None]
+
+
+async def test_without_any_answer_the_response_says_so() -> None:
+    response = await solve(FakeGenerator(["no idea"]), FakeVerifier(), request(2, reference="42"))
+    assert (response.answer, response.solution, response.classes, response.margin) == (None, None, [], 0.0)
+    assert response.correct is False
+
+
+async def test_an_empty_sample_is_not_sent_to_the_verifier() -> None:
+    verifier = FakeVerifier()
+    await solve(FakeGenerator(["  \n\n "]), verifier, request(1))
+    assert verifier.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reference", "correct"),
+    [
+        pytest.param("42", True, id="the same"),
+        pytest.param("$42.0$", True, id="equivalent"),
+        pytest.param("41", False, id="the answer of a loser"),
+        pytest.param(None, None, id="not asked"),
+    ],
+)
+async def test_a_reference_is_compared_with_the_answer(reference: str | None, correct: bool | None) -> None:
+    response = await solve(FakeGenerator([GOOD, BAD]), FakeVerifier(score_of), request(2, reference=reference))
+    assert response.correct is correct
+
+
+async def test_candidates_can_be_left_out_of_the_response() -> None:
+    generator, verifier = FakeGenerator([GOOD, BAD]), FakeVerifier(score_of)
+    brief = await solve(generator, verifier, request(2, include_candidates=False))
+    assert brief.candidates == []
+    assert (brief.answer, brief.classes[0].members, brief.usage.completion_tokens) == (
+        "42",
+        [0],
+        2 * TOKENS_OF_A_SAMPLE,
+    )
+
+
+async def test_samples_are_counted_whether_or_not_the_response_lists_them() -> None:
+    registry = CollectorRegistry()
+    solver = make_solver(FakeGenerator([GOOD, BAD]), FakeVerifier(score_of), registry)
+    await solver.solve(request(2, include_candidates=False))
+    assert registry.get_sample_value("e2h_solve_candidates_total", {"part": "voted"}) == 2
+
+
+async def test_a_majority_needs_no_verifier() -> None:
+    verifier = FakeVerifier(failure=unreachable(), info_failure=unreachable())
+    response = await solve(FakeGenerator([BAD, GOOD, GOOD]), verifier, request(3, Strategy.MAJORITY))
+    assert (response.answer, response.model.verifier, response.aggregation) == ("42", None, None)
+    assert (verifier.requests, response.degraded) == ([], None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "aggregation"),
+    [
+        pytest.param("prm", Aggregation.OUTCOME, id="a prm has no outcome"),
+        *(pytest.param("orm", how, id=f"an orm has no {how}") for how in Aggregation if how != Aggregation.OUTCOME),
+    ],
+)
+async def test_an_aggregation_that_the_verifier_cannot_give_is_refused_before_sampling(
+    kind: VerifierKind, aggregation: Aggregation
+) -> None:
+    generator = FakeGenerator([GOOD])
+    with pytest.raises(InvalidRequest) as caught:
+        await solve(generator, FakeVerifier(kind=kind), request(2, aggregation=aggregation))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "aggregation")
+    assert generator.requests == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "aggregation", "score"),
+    [
+        pytest.param("prm", Aggregation.MIN, 0.25, id="min of a prm"),
+        pytest.param("prm", Aggregation.LAST, 0.5, id="last of a prm"),
+        pytest.param("prm", None, 0.75 * 0.25 * 0.5, id="the verifier's default"),
+        pytest.param("oprm", Aggregation.OUTCOME, 0.5, id="outcome of an oprm"),
+        pytest.param("oprm", Aggregation.MEAN, 0.5, id="mean of an oprm"),
+        pytest.param("orm", Aggregation.OUTCOME, 0.5, id="outcome of an orm"),
+    ],
+)
+async def test_the_aggregation_makes_the_score(
+    kind: VerifierKind, aggregation: Aggregation | None, score: float
+) -> None:
+    generator = FakeGenerator([solution("42", "good", "bad", "other")])
+    response = await solve(generator, FakeVerifier(score_of, kind=kind), request(1, aggregation=aggregation))
+    assert response.candidates[0].score == pytest.approx(score)
+    assert response.aggregation is (aggregation or Aggregation.PROD)
+
+
+async def test_the_steps_of_an_outcome_model_are_shown_without_scores() -> None:
+    verifier = FakeVerifier(score_of, kind="orm", default_aggregation=Aggregation.OUTCOME)
+    response = await solve(FakeGenerator([GOOD]), verifier, request(1))
+    (candidate,) = response.candidates
+    assert ([step.score for step in candidate.steps], candidate.outcome) == ([None], 0.75)
+
+
+TROUBLES = [NotReady("loading"), unreachable(), UpstreamContract("nonsense")]
+
+
+@pytest.mark.parametrize("failure", TROUBLES, ids=lambda error: error.code)
+async def test_a_generator_that_dies_midway_leaves_a_partial_answer(failure: E2HError) -> None:
+    generator = FakeGenerator([BAD, GOOD], failure=failure, fail_after=3)
+    response = await solve(generator, FakeVerifier(score_of), request(8))
+    assert (response.partial, response.answer, len(response.candidates)) == (True, "42", 3)
+    assert response.usage.completion_tokens == 3 * TOKENS_OF_A_SAMPLE
+
+
+@pytest.mark.parametrize(
+    "failure", [*TROUBLES, Overloaded("full"), ContextLengthExceeded("long")], ids=lambda error: error.code
+)
+async def test_a_generator_that_fails_at_once_fails_the_solve(failure: E2HError) -> None:
+    with pytest.raises(type(failure)):
+        await solve(FakeGenerator([GOOD], failure=failure), FakeVerifier(), request(2))
+
+
+async def test_a_generator_that_ends_without_its_last_event_leaves_a_partial_answer() -> None:
+    generator = FakeGenerator([GOOD], order=[0, 1], ends=False)
+    response = await solve(generator, FakeVerifier(score_of), request(8))
+    assert (response.partial, len(response.candidates)) == (True, 2)
+
+
+VERIFIER_TROUBLES = [*TROUBLES, Overloaded("full")]
+
+
+@pytest.mark.parametrize("failure", VERIFIER_TROUBLES, ids=lambda error: error.code)
+async def test_a_verifier_that_fails_fails_the_solve(failure: E2HError) -> None:
+    generator = FakeGenerator([GOOD, BAD, OTHER])
+    with pytest.raises(type(failure)):
+        await solve(generator, FakeVerifier(failure=failure), request(3))
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+@pytest.mark.parametrize("failure", VERIFIER_TROUBLES, ids=lambda error: error.code)
+async def test_or_a_verifier_that_fails_leaves_a_majority_vote_where_asked(failure: E2HError, after: int) -> None:
+    generator = FakeGenerator([GOOD, solution("41", "bad 1"), solution("41", "bad 2"), solution("41", "bad 3")])
+    verifier = FakeVerifier(score_of, failure=failure, fail_after=after)
+    response = await solve(generator, verifier, request(4, on_verifier_failure="majority"))
+    assert (response.degraded, response.answer, response.classes[0].votes) == ("majority", "41", 3)
+    assert response.classes[0].weight == 3.0
+
+
+async def test_a_verifier_that_cannot_be_met_leaves_a_majority_vote_where_asked() -> None:
+    verifier = FakeVerifier(info_failure=unreachable())
+    response = await solve(FakeGenerator([BAD, BAD, GOOD]), verifier, request(3, on_verifier_failure="majority"))
+    assert (response.degraded, response.answer, response.model.verifier) == ("majority", "41", None)
+    assert verifier.requests == []
+
+
+async def test_a_verifier_that_cannot_be_met_fails_the_solve_before_sampling() -> None:
+    generator = FakeGenerator([GOOD])
+    with pytest.raises(UpstreamUnavailable):
+        await solve(generator, FakeVerifier(info_failure=unreachable()), request(2))
+    assert generator.requests == []
+
+
+async def test_a_failing_verifier_stops_the_sampling() -> None:
+    generator = FakeGenerator([GOOD, BAD], order=range(100))
+    with pytest.raises(UpstreamUnavailable):
+        await solve(generator, FakeVerifier(failure=unreachable()), request(100))
+    assert generator.delivered < 100
+
+
+async def test_a_wrong_number_of_step_scores_is_a_broken_contract() -> None:
+    with pytest.raises(UpstreamContract):
+        await solve(FakeGenerator([GOOD]), FakeVerifier(extra_steps=1), request(1))
+
+
+async def test_a_wrong_number_of_step_scores_is_a_verifier_failure_like_any_other() -> None:
+    verifier = FakeVerifier(extra_steps=1)
+    response = await solve(FakeGenerator([GOOD, GOOD]), verifier, request(2, on_verifier_failure="majority"))
+    assert (response.degraded, response.answer) == ("majority", "42")
+
+
+async def test_a_batch_that_fails_in_this_process_is_a_verifier_failure_like_any_other() -> None:
+    verifier = FakeVerifier(failure=InternalError("the batch failed"))
+    response = await solve(FakeGenerator([GOOD, GOOD]), verifier, request(2, on_verifier_failure="majority"))
+    assert (response.degraded, response.answer) == ("majority", "42")
+
+
+async def test_a_mistake_of_the_caller_is_not_forgiven_as_a_verifier_failure() -> None:
+    verifier = FakeVerifier(failure=InvalidRequest("no"))
+    with pytest.raises(InvalidRequest):
+        await solve(FakeGenerator([GOOD]), verifier, request(1, on_verifier_failure="majority"))
+
+
+async def test_cancelling_a_solve_stops_samples_and_scores() -> None:
+    generator = FakeGenerator([GOOD, BAD, OTHER], holds={2: asyncio.Event()})
+    verifier = FakeVerifier(score_of, hold=asyncio.Event())
+    solving = asyncio.create_task(solve(generator, verifier, request(3)))
+    assert await eventually(lambda: len(verifier.requests) == 2)
+    solving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await solving
+    assert (generator.cancelled, verifier.cancelled) == (1, 2)
+
+
+async def test_a_failed_score_stops_samples_and_the_other_scores() -> None:
+    verifier = FakeVerifier(score_of, hold=asyncio.Event(), failure=unreachable(), fail_after=1)
+    generator = FakeGenerator([GOOD, BAD, OTHER])
+    with pytest.raises(UpstreamUnavailable):
+        await solve(generator, verifier, request(3))
+    assert verifier.cancelled == 1
+
+
+async def test_an_observer_sees_every_sample_and_every_score() -> None:
+    seen: list[tuple[int, bool]] = []
+
+    def observe(run: Run, sample: Sample) -> None:
+        seen.append((sample.index, sample.scored is not None))
+
+    solver = make_solver(FakeGenerator([GOOD, BAD]), FakeVerifier(score_of))
+    await solver.solve(request(2), observe)
+    assert sorted(seen) == [(0, False), (0, True), (1, False), (1, True)]
