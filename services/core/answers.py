@@ -20,21 +20,22 @@ _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 def extract_answer(text: str, *, truncated: bool = False) -> str | None:
     """The final answer as written in `text`, or None.
 
-    A truncated sample (`finish_reason="length"`) counts only a boxed answer or an answer block that it still reached;
-    the looser "the answer is" form may have been cut in the middle and is not read.
+    Of a truncated sample (`finish_reason="length"`) counts only what cannot have been cut in the middle: a box that
+    closed, or an answer line that ended.
     """
-    for found in (_after_header(text), _last_box(text), None if truncated else _said(text)):
+    for found in (_after_header(text, truncated), _last_box(text), None if truncated else _said(text)):
         if found:
             return found
     return None
 
 
-def _after_header(text: str) -> str | None:
+def _after_header(text: str, truncated: bool) -> str | None:
     header = last_answer_header(text)
     if header is None:
         return None
-    lines = (line.strip() for line in text[header.end() :].splitlines())
-    line = next((line for line in lines if line), "")
+    line, ended, _ = text[header.end() :].lstrip().partition("\n")
+    if truncated and not ended:
+        return _last_box(line)
     return _last_box(line) or _undress(line) or None
 
 

@@ -15,8 +15,8 @@ _MAX_EXPONENT = 400
 
 _DECIMAL = re.compile(r"(?P<sign>[+-]?)(?P<whole>\d*)(?:\.(?P<part>\d*))?(?:[eE](?P<exp>[+-]?\d{1,3}))?", re.ASCII)
 _SLASH = re.compile(r"(?P<sign>[+-]?)(?P<p>\d+)/(?P<q>\d+)", re.ASCII)
-_FRAC = re.compile(r"(?P<sign>[+-]?)\\frac\{?(?P<p>-?\d+)\}?\{?(?P<q>\d+)\}?", re.ASCII)
-_FRAC_DIGITS = re.compile(r"(?P<sign>[+-]?)\\frac(?P<p>\d)(?P<q>\d)", re.ASCII)
+# TeX takes one digit or one group: \frac12 and \frac{1}{2} are halves, \frac123 is three halves.
+_FRAC = re.compile(r"(?P<sign>[+-]?)\\frac(?:(?P<p>\d)|\{(?P<pp>-?\d+)\})(?:(?P<q>\d)|\{(?P<qq>\d+)\})", re.ASCII)
 
 
 def canonical_key(answer: str) -> str:
@@ -47,8 +47,12 @@ def _from_decimal(text: str) -> Fraction | None:
 
 
 def _from_fraction(text: str) -> Fraction | None:
-    match = _SLASH.fullmatch(text) or _FRAC_DIGITS.fullmatch(text) or _FRAC.fullmatch(text)
-    if match is None or int(match["q"]) == 0:
+    match = _SLASH.fullmatch(text) or _FRAC.fullmatch(text)
+    if match is None:
         return None
-    value = Fraction(int(match["p"]), int(match["q"]))
-    return -value if match["sign"] == "-" else value
+    found = match.groupdict()
+    numerator, denominator = (int(found[one] or found.get(group) or 0) for one, group in (("p", "pp"), ("q", "qq")))
+    if denominator == 0:
+        return None
+    value = Fraction(numerator, denominator)
+    return -value if found["sign"] == "-" else value

@@ -1,6 +1,6 @@
 """The generator over HTTP: `POST /v1/generate`, `GET /v1/models`. No logic but the translation."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 from fastapi import APIRouter, Request
@@ -60,7 +60,7 @@ async def _collect(generator: Generator, body: GenerateRequest) -> GenerateRespo
     raise UpstreamContract("the generator ended without its last event")
 
 
-async def _events(generator: Generator, body: GenerateRequest) -> AsyncIterator[bytes]:
+async def _events(generator: Generator, body: GenerateRequest) -> AsyncGenerator[bytes, None]:
     async with aclosing(generator.generate(body)) as events:
         async for event in events:
             yield encode_event("done" if isinstance(event, GenerateDone) else "completion", event)

@@ -86,18 +86,16 @@ class Solver:
         _check_aggregation(run.aggregation, info)
 
     async def _sample_and_score(self, run: Run) -> None:
-        scoring: list[asyncio.Task[None]] = []
         try:
-            await self._sample(run, scoring)
-            run.mark("generate")
-            await asyncio.gather(*scoring)
-            run.mark("verify")
-        finally:
-            for task in scoring:
-                task.cancel()
-            await asyncio.gather(*scoring, return_exceptions=True)
+            # The first score that fails ends the sampling too: its answer could no longer come.
+            async with asyncio.TaskGroup() as scoring:
+                await self._sample(run, scoring)
+                run.mark("generate")
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        run.mark("verify")
 
-    async def _sample(self, run: Run, scoring: list[asyncio.Task[None]]) -> None:
+    async def _sample(self, run: Run, scoring: asyncio.TaskGroup) -> None:
         request = run.request
         sampling = Sampling(**request.sampling.model_dump())
         generation = GenerateRequest(problem=request.problem, n=request.n, sampling=sampling)
@@ -108,19 +106,18 @@ class Solver:
                         run.prompt_tokens = event.usage.prompt_tokens
                         return
                     self._take(run, event, scoring)
-                    _raise_first_failure(scoring)
             raise UpstreamContract("the generator ended without its last event")
         except (NotReady, UpstreamUnavailable, UpstreamContract) as error:
-            if not run.samples or any(task.done() and task.exception() for task in scoring):
+            if not run.arrived:
                 raise
             _log.warning("generator failed midway", sampled=len(run.samples), n=request.n, code=error.code)
             run.partial = True
 
-    def _take(self, run: Run, completion: Completion, scoring: list[asyncio.Task[None]]) -> None:
+    def _take(self, run: Run, completion: Completion, scoring: asyncio.TaskGroup) -> None:
         sample = Sample(completion, split_steps(completion.text))
         original = run.add(sample)
         if original is sample and run.scores_wanted and sample.steps:
-            scoring.append(asyncio.create_task(self._score(run, sample)))
+            scoring.create_task(self._score(run, sample))
 
     async def _score(self, run: Run, sample: Sample) -> None:
         request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
@@ -141,19 +138,13 @@ class Solver:
         run.degraded = True
 
 
-def _raise_first_failure(tasks: list[asyncio.Task[None]]) -> None:
-    """Stop sampling for an answer that can no longer come."""
-    for task in tasks:
-        if task.done():
-            task.result()
-
-
 def _checked(response: ScoreResponse, sample: Sample) -> SolutionScore:
-    """The other side's word, checked where it is received: one solution, one score a step or none of them."""
+    """The other side's word, checked where it is received: one solution, and one score a step if it gives any."""
     if len(response.solutions) != 1:
         raise UpstreamContract("the verifier gave a wrong number of solutions")
     score = response.solutions[0]
-    if score.steps and len(score.steps) != len(sample.steps):
+    expected = 0 if response.kind == "orm" else len(sample.steps)
+    if score.error is None and len(score.steps) != expected:
         raise UpstreamContract("the verifier gave a wrong number of step scores")
     return score
 

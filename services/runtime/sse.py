@@ -1,6 +1,7 @@
 """Server-sent events out of contract types: encoding, and errors on either side of the first event."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import structlog
 from pydantic import BaseModel
@@ -21,7 +22,7 @@ def encode_event(name: str, body: BaseModel) -> bytes:
     return f"event: {name}\ndata: {body.model_dump_json()}\n\n".encode()
 
 
-async def guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def guarded(events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     """The same events, with faults told the way the moment allows.
 
     An `E2HError` before the first event is raised here, so that the response still gets its status; any fault after
@@ -34,11 +35,12 @@ async def guarded(events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
     return _rest(first, events)
 
 
-async def _rest(first: bytes, events: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+async def _rest(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGenerator[bytes, None]:
     try:
-        yield first
-        async for event in events:
-            yield event
+        async with aclosing(events):
+            yield first
+            async for event in events:
+                yield event
     except E2HError as error:
         yield _error_event(envelope(error))
     except Exception:

@@ -33,6 +33,8 @@ from tests.fakes import (
 )
 from tests.serving import eventually
 
+pytestmark = pytest.mark.timeout(20)  # a solve that waits for what never comes fails here and soon
+
 GOOD, BAD, OTHER = solution("42", "good"), solution("41", "bad"), solution("40", "other")
 SCORES = {"good": 0.75, "bad": 0.25, "other": 0.5}
 

@@ -8,7 +8,14 @@ import httpx2
 from pydantic import BaseModel, ValidationError
 
 from services.core.contracts import ErrorBody, ErrorEnvelope
-from services.core.errors import E2HError, UpstreamContract, UpstreamUnavailable, error_from_wire
+from services.core.errors import (
+    E2HError,
+    MethodNotAllowed,
+    NotFound,
+    UpstreamContract,
+    UpstreamUnavailable,
+    error_from_wire,
+)
 from services.runtime.context import request_id
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -80,6 +87,8 @@ class Upstream:
             body = ErrorEnvelope.model_validate_json(response.content).error
         except ValidationError:
             raise UpstreamUnavailable(f"the {self.name} failed with status {response.status_code}") from None
+        if body.code in (NotFound.code, MethodNotAllowed.code):
+            raise UpstreamContract(f"the {self.name} does not know this route; its URL may be another service's")
         wait = response.headers.get("retry-after", "")
         raise refusal(response.status_code, body, float(wait) if wait.isdecimal() else 1.0)
 
