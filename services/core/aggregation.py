@@ -49,6 +49,12 @@ def aggregate(scores: Sequence[float], outcome: float | None, how: Aggregation) 
     return float(_OVER_STEPS[how](scores))
 
 
+def aggregations_of(kind: str) -> frozenset[Aggregation]:
+    """What a verifier of this kind (prm, orm, oprm) can give."""
+    outcome = frozenset({Aggregation.OUTCOME})
+    return {"prm": frozenset(Aggregation) - outcome, "orm": outcome}.get(kind, frozenset(Aggregation))
+
+
 def is_probability(value: float) -> bool:
     """Whether `value` is finite and in [0, 1]; false for NaN."""
     return 0.0 <= value <= 1.0

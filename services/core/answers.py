@@ -41,15 +41,18 @@ def _after_header(text: str, truncated: bool) -> str | None:
 
 def _last_box(text: str) -> str | None:
     """The content of the balanced box that opens last, in one pass over the text."""
-    open_braces: list[tuple[bool, int]] = []
-    last_start, last = -1, None
+    boxes: list[tuple[int, int]] = []  # depth and start of each box that is open
+    depth, last_start, last = 0, -1, None
     for brace in _BRACES.finditer(text):
-        if brace["box"] or brace["open"]:
-            open_braces.append((brace["box"] is not None, brace.end()))
-        elif brace["close"] and open_braces:
-            is_box, start = open_braces.pop()
-            if is_box and start > last_start and not text[start : brace.start()].isspace() and brace.start() > start:
-                last_start, last = start, text[start : brace.start()].strip()
+        if brace["box"]:
+            boxes.append((depth, brace.end()))
+        depth += bool(brace["box"] or brace["open"]) - bool(brace["close"])
+        if brace["close"] and boxes and boxes[-1][0] == depth:
+            _, start = boxes.pop()
+            content = text[start : brace.start()].strip()
+            if content and start > last_start:
+                last_start, last = start, content
+        depth = max(depth, 0)
     return last
 
 

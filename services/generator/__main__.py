@@ -12,7 +12,7 @@ from services.generator.settings import GeneratorSettings
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.logs import configure_logging
 from services.runtime.serving import Service, run
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, load_settings
 
 
 def build(settings: GeneratorSettings, runtime: RuntimeSettings) -> Service:
@@ -33,7 +33,7 @@ def build(settings: GeneratorSettings, runtime: RuntimeSettings) -> Service:
 
 def main() -> int:
     """Serve until stopped; the exit code is `run`'s."""
-    settings, runtime = GeneratorSettings(), RuntimeSettings()
+    settings, runtime = load_settings(GeneratorSettings), load_settings(RuntimeSettings)
     configure_logging(runtime)
     return run(build(settings, runtime), settings.port, runtime)
 

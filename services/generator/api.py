@@ -43,7 +43,7 @@ def generate_router(generator: Generator) -> APIRouter:
         """n samples of one problem. With `stream`, server-sent events: `completion` as each finishes, then `done`."""
         body = await read_body(request, GenerateRequest)
         if body.stream:
-            return EventSourceResponse(await guarded(_events(generator, body)))
+            return EventSourceResponse(await while_connected(request, guarded(_events(generator, body))))
         return json_response(await while_connected(request, _collect(generator, body)))
 
     return router

@@ -7,7 +7,10 @@ import os
 import secrets
 import uuid
 from collections.abc import AsyncGenerator
+from pathlib import Path
 from typing import Any
+
+from pydantic import ValidationError
 
 from services.core.contracts import Completion, FinishReason, GenerateDone, GenerateRequest, GenerationUsage, ModelInfo
 from services.core.errors import ContextLengthExceeded, ModelLoadError, NotReady
@@ -28,13 +31,14 @@ class VllmGenerator:
         self._metrics = metrics
         self._engine: Any = None
         self._style: PromptStyle
-        self._info: ModelInfo
+        self._info: ModelInfo | None = None  # set last: with it, requests are taken
         self._context = 0
+        self._running: set[asyncio.Task[Completion]] = set()
 
     async def start(self) -> None:
         """Load the model; tens of seconds. Raises `ModelLoadError`."""
         if looks_local(self._settings.model):
-            check_model_directory(self._settings.model)
+            check_model_directory(_path(self._settings))
         # In a thread: the engine's constructor waits for its child process.
         await asyncio.to_thread(self._build)
         config, tokenizer = self._engine.model_config, self._engine.get_tokenizer()
@@ -48,25 +52,31 @@ class VllmGenerator:
         self._engine = _build_engine(self._settings)
 
     async def close(self) -> None:
-        """Stop the engine's process. Running samples end with an error."""
+        """Stop the engine's process. Running samples are cancelled."""
+        self._info = None
+        for sample in self._running:
+            sample.cancel()
         if self._engine is not None:
             engine, self._engine = self._engine, None
+            if engine.output_handler is not None:
+                # It would take the end of the child process for a crash and log one.
+                engine.output_handler.cancel()
+                await asyncio.gather(engine.output_handler, return_exceptions=True)
             await asyncio.to_thread(engine.shutdown)
             # Its finaliser must run now: at interpreter exit the modules it needs are gone.
             del engine
             gc.collect()
 
     async def info(self) -> ModelInfo:
-        self._running_engine()
-        return self._info
+        return self._loaded()[1]
 
     async def ready(self) -> str | None:
-        if self._engine is None:
+        if self._info is None:
             return "the generator's model is not loaded"
         return "the generator's engine died" if self._engine.errored else None
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
-        engine = self._running_engine()
+        engine, info = self._loaded()
         # Templates and tokenizers take their time on long problems.
         prompt = await asyncio.to_thread(self._style.ids, request)
         room = self._room(prompt)
@@ -77,6 +87,7 @@ class VllmGenerator:
             asyncio.create_task(self._sample(engine, request, prompt, room, seed, index, request_id))
             for index in range(request.n)
         ]
+        self._running.update(samples)
         tokens = 0
         try:
             for finished in asyncio.as_completed(samples):
@@ -84,12 +95,13 @@ class VllmGenerator:
                 tokens += completion.tokens
                 yield completion
             usage = GenerationUsage(prompt_tokens=len(prompt), completion_tokens=tokens)
-            yield GenerateDone(id=request_id, model=self._info.id, usage=usage)
+            yield GenerateDone(id=request_id, model=info.id, usage=usage)
         finally:
             # Cancelling the task aborts its request in the engine.
             for sample in samples:
                 sample.cancel()
             await asyncio.gather(*samples, return_exceptions=True)
+            self._running.difference_update(samples)
 
     async def _sample(
         self,
@@ -126,10 +138,10 @@ class VllmGenerator:
             )
         return room
 
-    def _running_engine(self) -> Any:
-        if self._engine is None:
+    def _loaded(self) -> tuple[Any, ModelInfo]:
+        if self._info is None:
             raise NotReady("the generator's model is not loaded")
-        return self._engine
+        return self._engine, self._info
 
 
 async def _last(outputs: AsyncGenerator[Any, None]) -> Any:
@@ -183,13 +195,13 @@ def _build_engine(settings: GeneratorSettings) -> Any:
         from vllm.v1.engine.async_llm import AsyncLLM
     except ImportError as error:
         raise ModelLoadError(
-            "vllm is not installed", "`make venv` for machines without a GPU, `pip install e2h[generator]` with one"
+            "vllm is not installed", "`make venv` for machines without a GPU, `pip install '.[generator]'` with one"
         ) from error
     dtype = settings.dtype
     if dtype == "auto" and current_platform.is_cpu():
         dtype = "float32"
     args = AsyncEngineArgs(
-        model=settings.model,
+        model=_path(settings),
         revision=settings.revision,
         tokenizer_revision=settings.revision,
         trust_remote_code=False,
@@ -201,6 +213,9 @@ def _build_engine(settings: GeneratorSettings) -> Any:
         tensor_parallel_size=settings.tensor_parallel,
         enforce_eager=not settings.compile,
         enable_prefix_caching=True,  # n samples share one prompt
+        # On a CPU a seeded sample whose prompt is computed in parts ends the engine ("CPU Generator does not use
+        # offset", vLLM 0.32): prompts are computed whole there.
+        enable_chunked_prefill=None if not current_platform.is_cpu() else False,
         # A request says how it samples; defaults hidden in generation_config.json would change its meaning.
         generation_config="vllm",
         disable_log_stats=True,
@@ -222,11 +237,18 @@ def _environment(settings: GeneratorSettings) -> dict[str, str]:
         "VLLM_LOGGING_STREAM": "ext://sys.stderr",
         "VLLM_NO_USAGE_STATS": "1",
         "TORCH_CPP_LOG_LEVEL": "ERROR",
+        "PYTHONWARNINGS": "ignore::FutureWarning",  # of torch's own names, in each child process
         "VLLM_CPU_KVCACHE_SPACE": str(settings.cpu_kv_cache_gib),
     }
     # Without it, enforce_eager still compiles a helper of the sampler with g++ at the first request (15 s on 2 cores).
     return variables if settings.compile else {**variables, "TORCHDYNAMO_DISABLE": "1"}
 
 
+def _path(settings: GeneratorSettings) -> str:
+    return str(Path(settings.model).expanduser()) if looks_local(settings.model) else settings.model
+
+
 def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:300]
+    # A pydantic error's own first line only counts errors.
+    text = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
+    return next(iter(text.strip().splitlines()), type(error).__name__)[:300]

@@ -18,7 +18,7 @@ from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.logs import configure_logging
 from services.runtime.serving import Service, run
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, load_settings
 
 
 def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
@@ -56,7 +56,13 @@ def build_generator(settings: OrchestratorSettings) -> HttpGenerator | OpenAIGen
         timeout=httpx2.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
         max_retries=0,  # retries have one place, and it is not a client library
     )
-    return OpenAIGenerator(client, settings.openai_model, settings.openai_style, settings.openai_system_prompt)
+    return OpenAIGenerator(
+        client,
+        settings.openai_model,
+        settings.openai_style,
+        settings.openai_system_prompt,
+        settings.openai_max_concurrency,
+    )
 
 
 def _upstream(name: str, url: str, settings: OrchestratorSettings) -> Upstream:
@@ -65,7 +71,7 @@ def _upstream(name: str, url: str, settings: OrchestratorSettings) -> Upstream:
 
 def main() -> int:
     """Serve until stopped; the exit code is `run`'s."""
-    settings, runtime = OrchestratorSettings(), RuntimeSettings()
+    settings, runtime = load_settings(OrchestratorSettings), load_settings(RuntimeSettings)
     configure_logging(runtime)
     return run(build(settings, runtime), settings.port, runtime)
 

@@ -51,7 +51,7 @@ def build_response(run: Run, selection: Selection, response_id: str) -> SolveRes
         timings_ms=SolveTimings(
             generate=run.ended_ms.get("generate", verified),
             verify=run.ended_ms.get("verify", verified),
-            vote=total - verified,
+            vote=total - run.ended_ms.get("verify", verified),
             total=total,
         ),
     )
@@ -86,7 +86,7 @@ def _candidate(run: Run, sample: Sample) -> SolveCandidate:
 
 
 def _excluded(run: Run, sample: Sample) -> str | None:
-    reason = sample.candidate(run.aggregation).exclusion(run.voting_strategy)
+    reason = sample.candidate(run.voting_aggregation).exclusion(run.voting_strategy)
     if reason is not None:
         return reason
     first = run.first_twin(sample)

@@ -85,6 +85,11 @@ class Run:
     def voting_strategy(self) -> Strategy:
         return Strategy.MAJORITY if self.degraded else self.request.strategy
 
+    @property
+    def voting_aggregation(self) -> Aggregation | None:
+        """None under `degraded`: scores that came in before the verifier failed decide nothing."""
+        return None if self.degraded else self.aggregation
+
     def add(self, sample: Sample) -> Sample:
         """Take a sample in; returns the first arrival with the same text, which is the sample itself when new."""
         self.arrived.append(sample)

@@ -1,12 +1,24 @@
 """Settings of the orchestrator service."""
 
-from typing import Literal
+from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings
 
 from services.core.steps import STEPWISE_SYSTEM_PROMPT
 from services.runtime.settings import settings_config
+
+
+def _http_address(url: str) -> str:
+    parts = urlsplit(url)
+    # `port` raises ValueError beyond 65535, which pydantic reports.
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
+        raise ValueError("write it as http://HOST:PORT")
+    return url
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
 
 
 class OrchestratorSettings(BaseSettings):
@@ -15,9 +27,13 @@ class OrchestratorSettings(BaseSettings):
     model_config = settings_config("E2H_ORCHESTRATOR_")
 
     port: int = Field(default=8100, ge=0, le=65535, description="The public port.")
-    generator_url: str = Field(default="http://127.0.0.1:8101", description="Where our generator service listens.")
-    verifier_url: str = Field(default="http://127.0.0.1:8102", description="Where our verifier service listens.")
-    openai_base_url: str | None = Field(
+    generator_url: HttpAddress = Field(
+        default="http://127.0.0.1:8101", description="Where our generator service listens."
+    )
+    verifier_url: HttpAddress = Field(
+        default="http://127.0.0.1:8102", description="Where our verifier service listens."
+    )
+    openai_base_url: HttpAddress | None = Field(
         default=None,
         description="An OpenAI-compatible server (its /v1 URL) that samples instead of our generator service.",
     )
@@ -30,6 +46,9 @@ class OrchestratorSettings(BaseSettings):
     openai_system_prompt: str = Field(
         default=STEPWISE_SYSTEM_PROMPT, description="Steps are what blank lines separate; the verifier scores each."
     )
+    openai_max_concurrency: int = Field(
+        default=64, ge=1, description="Samples asked of that server at once; more than it takes makes it refuse some."
+    )
     connect_timeout_s: float = Field(
         default=2.0, gt=0.0, description="A service that does not answer a connect is down."
     )
@@ -38,3 +57,9 @@ class OrchestratorSettings(BaseSettings):
         gt=0.0,
         description="Longest silence of a service that works; a long sample on a CPU takes minutes.",
     )
+
+    @model_validator(mode="after")
+    def _model_is_named(self) -> Self:
+        if self.openai_base_url is not None and not self.openai_model:
+            raise ValueError("E2H_ORCHESTRATOR_OPENAI_BASE_URL needs E2H_ORCHESTRATOR_OPENAI_MODEL")
+        return self

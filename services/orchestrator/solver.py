@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import structlog
 
-from services.core.aggregation import Aggregation
+from services.core.aggregation import Aggregation, aggregations_of
 from services.core.contracts import (
     Completion,
     GenerateDone,
@@ -64,7 +64,7 @@ class Solver:
         run = Run(request=request, generator=generator.id, began=began, observe=observe)
         await self._meet_verifier(run)
         await self._sample_and_score(run)
-        selection = select((s.candidate(run.aggregation) for s in run.samples), run.voting_strategy)
+        selection = select((s.candidate(run.voting_aggregation) for s in run.samples), run.voting_strategy)
         response = build_response(run, selection, f"solve-{uuid.uuid4().hex}")
         self._metrics.observe(response)
         return response if request.include_candidates else response.model_copy(update={"candidates": []})
@@ -107,7 +107,7 @@ class Solver:
                         return
                     self._take(run, event, scoring)
             raise UpstreamContract("the generator ended without its last event")
-        except (NotReady, UpstreamUnavailable, UpstreamContract) as error:
+        except (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract) as error:
             if not run.arrived:
                 raise
             _log.warning("generator failed midway", sampled=len(run.samples), n=request.n, code=error.code)
@@ -150,8 +150,8 @@ def _checked(response: ScoreResponse, sample: Sample) -> SolutionScore:
 
 
 def _check_aggregation(aggregation: Aggregation, info: VerifierInfo) -> None:
-    given = {"prm": set(Aggregation) - {Aggregation.OUTCOME}, "orm": {Aggregation.OUTCOME}}.get(info.kind)
-    if given is not None and aggregation not in given:
+    given = aggregations_of(info.kind)
+    if aggregation not in given:
         raise InvalidRequest(
             f"the verifier is a {info.kind}; it gives {', '.join(sorted(given))}",
             param="aggregation",

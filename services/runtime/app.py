@@ -15,7 +15,7 @@ from services import __version__
 from services.core.contracts import ErrorEnvelope, Wire
 from services.core.errors import E2HError, MethodNotAllowed, NotFound
 from services.runtime.bodies import add_schemas, json_response
-from services.runtime.faults import error_response
+from services.runtime.faults import error_response, log_cause
 from services.runtime.metrics import HttpMetrics, exposition
 from services.runtime.middleware import RequestContext
 from services.runtime.settings import RuntimeSettings
@@ -112,6 +112,8 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 async def _on_fault(_: Request, error: Exception) -> Response:
     if not isinstance(error, E2HError):
         raise error
+    if error.status >= 500:
+        log_cause(error)
     return error_response(error)
 
 

@@ -8,6 +8,7 @@ import math
 import random
 from collections.abc import Sequence
 
+import structlog
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from starlette.responses import Response
@@ -16,7 +17,10 @@ from services.core.contracts import ErrorBody, ErrorEnvelope
 from services.core.errors import E2HError, EmptyProblem, InvalidJson, InvalidRequest, TooManyItems
 from services.runtime.context import request_id
 
+_log = structlog.get_logger("e2h.faults")
+
 _MAX_REPORTED = 20
+_MAX_DESCRIBED = 1000  # describing each takes time and memory, even those that are not reported
 _MAX_NAME = 64
 _MAX_RETRY_AFTER_S = 30
 
@@ -47,6 +51,12 @@ def envelope(error: E2HError) -> ErrorEnvelope:
     return ErrorEnvelope(error=body)
 
 
+def log_cause(error: E2HError) -> None:
+    """Say in the log what stands behind a fault of ours: kinds only, as messages of causes may hold callers' texts."""
+    cause = error.__cause__
+    _log.warning("fault", code=error.code, cause=None if cause is None else type(cause).__name__)
+
+
 def error_response(error: E2HError) -> Response:
     """The envelope of `error`, with `Retry-After` where a retry is the advice."""
     headers = {}
@@ -66,6 +76,8 @@ def _retry_after(predicted_s: float) -> int:
 
 def invalid_request(error: ValidationError) -> InvalidRequest:
     """The one error that stands for everything pydantic found; code and param are those of the first."""
+    if error.error_count() > _MAX_DESCRIBED:
+        return InvalidRequest(f"more than {_MAX_DESCRIBED} faults")
     found = error.errors(include_url=False, include_context=False)
     first = found[0]
     if first["type"] == "json_invalid":

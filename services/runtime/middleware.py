@@ -1,5 +1,6 @@
 """The outermost ASGI layer of every service: request id in and out, one log line, metrics, 500 for our bugs."""
 
+import asyncio
 import re
 import time
 import uuid
@@ -8,7 +9,7 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.core.errors import InternalError
+from services.core.errors import Draining, E2HError, InternalError
 from services.runtime.context import set_request_id
 from services.runtime.faults import error_response
 from services.runtime.metrics import UNKNOWN_ROUTE, HttpMetrics
@@ -38,11 +39,15 @@ class RequestContext:
         with self._metrics.inflight.track_inprogress():
             try:
                 await self._app(scope, receive, exchange.send)
+            except asyncio.CancelledError:
+                # The server's drain time-out cuts what still runs.
+                await exchange.fail(scope, receive, Draining("the service is stopping"))
+                raise
             except ClientDisconnect:
                 pass  # nobody is there to be told; the status says so
             except Exception:
                 _log.exception("unhandled")
-                await exchange.fail(scope, receive)
+                await exchange.fail(scope, receive, InternalError("internal error; the log has the request id"))
         self._record(scope, exchange.status, time.perf_counter() - began)
 
     def _record(self, scope: Scope, status: int, seconds: float) -> None:
@@ -68,9 +73,9 @@ class _Exchange:
             message = {**message, "headers": [*message.get("headers", ()), self._header]}
         await self._send(message)
 
-    async def fail(self, scope: Scope, receive: Receive) -> None:
+    async def fail(self, scope: Scope, receive: Receive, error: E2HError) -> None:
         if self.status == 499:
-            await error_response(InternalError("internal error; the log has the request id"))(scope, receive, self.send)
+            await error_response(error)(scope, receive, self.send)
 
 
 def _accepted_id(scope: Scope) -> str | None:

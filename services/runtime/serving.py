@@ -66,15 +66,18 @@ async def serve(service: Service, port: int, settings: RuntimeSettings) -> int:
     _stop_on_signal(server, service.lifecycle)
     listening = asyncio.create_task(_listen(server))
     loading = asyncio.create_task(service.start())
-    code = await _load(loading, listening, service.lifecycle)
-    if service.lifecycle.phase == "serving":
-        _log.info("serving", host=settings.host, port=port)
-    if code != 0:
+    try:
+        code = await _load(loading, listening, service.lifecycle)
+        if service.lifecycle.phase == "serving":
+            _log.info("serving", host=settings.host, port=port)
+        if code != 0:
+            server.should_exit = True
+        bound = await listening
+    finally:
         server.should_exit = True
-    if not await listening:
-        code = code or 1
-    await service.stop()
-    return code
+        await asyncio.wait({listening})
+        await service.stop()
+    return code if bound else code or 1
 
 
 async def _listen(server: uvicorn.Server) -> bool:
@@ -89,23 +92,23 @@ async def _listen(server: uvicorn.Server) -> bool:
 async def _load(loading: asyncio.Task[None], listening: asyncio.Task[bool], lifecycle: Lifecycle) -> int:
     """Wait for the models, or for the server to end before them."""
     await asyncio.wait({loading, listening}, return_when=asyncio.FIRST_COMPLETED)
-    if not loading.done():
-        loading.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await loading
-        return 0
+    stopped_early = not loading.done()
+    # A thread that loads cannot be stopped, and what it loads must be released: wait for it.
+    await asyncio.wait({loading})
     try:
         loading.result()
     except ModelLoadError as error:
         print(f"error: {error.message}\n  mend: {error.hint}", file=sys.stderr)  # noqa: T201 - for the person who started it
         return error.exit_code
-    if lifecycle.phase == "loading":
+    if lifecycle.phase == "loading" and not stopped_early:
         lifecycle.phase = "serving"
     return 0
 
 
 def _stop_on_signal(server: uvicorn.Server, lifecycle: Lifecycle) -> None:
     def stop() -> None:
+        # Told twice, the person who waits has waited enough.
+        server.force_exit = lifecycle.phase == "draining"
         lifecycle.phase = "draining"
         server.should_exit = True
 

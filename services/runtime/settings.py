@@ -1,4 +1,5 @@
-"""Settings from the environment, one class a service. Reads nothing at import time.
+"""Settings from the environment, one class a service. The environment is read when a class is instantiated; the
+name of the secrets directory when its module is imported.
 
 Every variable begins with `E2H_`; a file named after the variable under the secrets directory (`E2H_SECRETS_DIR`)
 does as well.
@@ -6,12 +7,13 @@ does as well.
 
 import difflib
 import os
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TypeVar
 
-from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 PREFIX = "E2H_"
 _SECRETS_VARIABLE = "E2H_SECRETS_DIR"
@@ -49,6 +51,27 @@ class RuntimeSettings(BaseSettings):
     drain_timeout_s: float = Field(
         default=30.0, ge=0.0, description="After SIGTERM, requests that still run get this long; then they are cut."
     )
+
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def load_settings(settings: type[Settings], **overrides: Any) -> Settings:
+    """The settings of this process. Ends it with code 2 and one clear line when a variable is wrong."""
+    try:
+        return settings(**overrides)
+    except (ValidationError, SettingsError) as error:
+        prefix = settings.model_config["env_prefix"]
+        print(f"error: {_describe(error, prefix)}\n  mend: set it right, or unset it", file=sys.stderr)  # noqa: T201
+        raise SystemExit(2) from None
+
+
+def _describe(error: ValidationError | SettingsError, prefix: str) -> str:
+    if isinstance(error, SettingsError):
+        return str(error)
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    name = "_".join(str(part) for part in first["loc"])
+    return f"{prefix}{name}".upper() + f": {first['msg']}" if name else first["msg"]
 
 
 def unknown_variables(known: list[type[BaseSettings]], environ: Mapping[str, str]) -> dict[str, str | None]:

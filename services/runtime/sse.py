@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from services.core.contracts import ErrorEnvelope
 from services.core.errors import E2HError, InternalError
-from services.runtime.faults import envelope
+from services.runtime.faults import envelope, log_cause
 
 _log = structlog.get_logger("e2h.sse")
 
@@ -42,6 +42,7 @@ async def _rest(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGener
             async for event in events:
                 yield event
     except E2HError as error:
+        log_cause(error)
         yield _error_event(envelope(error))
     except Exception:
         _log.exception("unhandled")

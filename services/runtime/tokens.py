@@ -24,9 +24,11 @@ class PlainEncoder:
             )
         description = json.loads(backend.to_str())
         # What a text may not contain unnoticed: every added token, special or not.
-        self.reserved = tuple(t["content"] for t in description["added_tokens"])
+        added_tokens = description["added_tokens"]
+        self.reserved = tuple(t["content"] for t in added_tokens)
         description.update(added_tokens=[], post_processor=None, truncation=None, padding=None)
         self._plain = Tokenizer.from_str(json.dumps(description))
+        self._refuse_forgeable(added_tokens)
         newline = self._ids("\n")
         if not newline:
             raise ModelLoadError("the tokenizer has no token for a newline", "use a tokenizer that keeps newlines")
@@ -49,6 +51,13 @@ class PlainEncoder:
     def names_reserved(self, text: str) -> bool:
         """Whether the text spells an added token of the tokenizer."""
         return any(token in text for token in self.reserved)
+
+    def _refuse_forgeable(self, added_tokens: list[dict[str, Any]]) -> None:
+        """A model of the vocabulary that spells a control token as itself would let a text act as one."""
+        if any(t["special"] and t["id"] in self._ids(t["content"]) for t in added_tokens):
+            raise ModelLoadError(
+                "the tokenizer makes control tokens out of plain text", "serve a model with a BPE tokenizer"
+            )
 
     def _ids(self, text: str) -> list[int]:
         return list(self._plain.encode(text, add_special_tokens=False).ids)

@@ -8,7 +8,7 @@ from services.core.contracts import ScoreRequest
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.logs import configure_logging
 from services.runtime.serving import Service, run
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, load_settings
 from services.verifier.api import verifier_router
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
@@ -33,7 +33,7 @@ def build(settings: VerifierSettings, runtime: RuntimeSettings) -> Service:
 
 def main() -> int:
     """Serve until stopped; the exit code is `run`'s."""
-    settings, runtime = VerifierSettings(), RuntimeSettings()
+    settings, runtime = load_settings(VerifierSettings), load_settings(RuntimeSettings)
     configure_logging(runtime)
     return run(build(settings, runtime), settings.port, runtime)
 

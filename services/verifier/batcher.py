@@ -5,7 +5,6 @@ fails everyone who waits and shows in `alive`.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,8 +77,7 @@ class Batcher:
         """Stop after the batch that runs; callers who still wait get `NotReady`."""
         if self._loop is not None:
             self._loop.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._loop
+            await asyncio.gather(self._loop, return_exceptions=True)
         # In a thread: it waits for the batch that runs.
         await asyncio.to_thread(self._device.shutdown)
 
@@ -121,6 +119,9 @@ class Batcher:
                 batch = self._form()
                 if batch:
                     await self._run(batch)
+        except Exception:
+            _log.exception("the batch loop died")
+            raise
         finally:
             _fail(self._waiting, NotReady("the verifier stopped"))
 

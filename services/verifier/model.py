@@ -62,7 +62,7 @@ def load_reward_model(settings: VerifierSettings) -> RewardModel:
     device = _device(settings.device)
     tokenizer = _load(transformers.AutoTokenizer, directory)
     family, head = family_of(config, directory, tokenizer, settings)
-    body = _load(transformers.AutoModel, directory, use_safetensors=True, dtype=_dtype(settings, device))
+    body = _load_body(directory, _dtype(settings, device))
     _refuse_other_attention(body.config)
     check_vocabulary(len(tokenizer), body.get_input_embeddings().weight.shape[0], settings.model)
     if head.weight.shape[1] != body.config.hidden_size:
@@ -76,6 +76,17 @@ def load_reward_model(settings: VerifierSettings) -> RewardModel:
     )
     pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
     return RewardModel(body.to(device).eval(), head.to(device), family, pad_id, info)
+
+
+def _load_body(directory: Path, dtype: torch.dtype) -> Any:
+    body, report = _load(transformers.AutoModel, directory, use_safetensors=True, dtype=dtype, output_loading_info=True)
+    # transformers fills what is missing with random numbers, and scores would look like scores.
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise ModelLoadError(
+            f"the weights in {directory} lack tensors of the model, or have them in another shape",
+            "download or save the model again",
+        )
+    return body
 
 
 def _load(loader: Any, directory: Path, **options: Any) -> Any:

@@ -163,13 +163,15 @@ async def test_without_streaming_the_route_answers_in_index_order() -> None:
     assert [c["text"] for c in body["completions"]] == ["a", "b"]
 
 
-async def test_a_caller_who_leaves_a_request_without_streaming_stops_the_samples() -> None:
+@pytest.mark.parametrize(("stream", "before"), [(False, 1), (False, 0), (True, 0)])
+async def test_a_caller_who_leaves_before_the_response_begins_stops_the_samples(stream: bool, before: int) -> None:
     hold = asyncio.Event()
-    fake = FakeGenerator(["x"], holds={1: hold})
+    fake = FakeGenerator(["x"], holds={before: hold})
+    body = {"problem": "p", "n": before + 1, "stream": stream}
     async with served(generator_app(fake)) as address:
         async with httpx2.AsyncClient(base_url=address.url) as client:
-            leaving = asyncio.create_task(client.post("/v1/generate", json={"problem": "p", "n": 2}))
-            assert await eventually(lambda: fake.delivered == 1)
+            leaving = asyncio.create_task(client.post("/v1/generate", json=body))
+            assert await eventually(lambda: len(fake.requests) == 1 and fake.delivered == before)
             leaving.cancel()
             await asyncio.gather(leaving, return_exceptions=True)
         stopped = await eventually(lambda: fake.cancelled == 1)

@@ -1,6 +1,7 @@
 """The command line as a person runs it, and how processes end."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -52,6 +53,7 @@ def test_score_scores_each_step_of_a_file(all_in_one: Process, tmp_path: Path, w
 def test_bad_options_end_with_one_clear_line() -> None:
     done = e2h("solve", "  ", "--url", "http://127.0.0.1:9")
     assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: ")
     assert "blank" in done.stderr
     unreachable = e2h("solve", "x", "--url", f"http://127.0.0.1:{free_port()}")
     assert unreachable.returncode == 1
@@ -91,6 +93,44 @@ def test_a_model_that_cannot_be_served_ends_the_process_with_3_and_the_mend(tmp_
     assert "error:" in output
     assert "mend:" in output
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        pytest.param(["-m", "services.generator"], id="generator"),
+        pytest.param(["-m", "services.cli.main", "up", "--port", "0"], id="up"),
+        pytest.param(["-m", "services.cli.main", "solve", "6 times 7?"], id="solve"),
+    ],
+)
+def test_a_missing_model_ends_every_command_with_3_and_the_mend(arguments: list[str]) -> None:
+    missing = {"E2H_GENERATOR_MODEL": "models/none[/x]", "E2H_VERIFIER_MODEL": "models/none[/x]"}
+    command = [sys.executable, *arguments]
+    done = subprocess.run(
+        command, cwd=ROOT, env={**os.environ, **missing}, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 3
+    assert "error: model directory models/none[/x] does not exist" in done.stderr
+    assert "mend:" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("command", "variable", "value"),
+    [
+        pytest.param(["-m", "services.orchestrator"], "E2H_ORCHESTRATOR_PORT", "abc", id="no number"),
+        pytest.param(["-m", "services.orchestrator"], "E2H_ORCHESTRATOR_GENERATOR_URL", "http://h:99999", id="no port"),
+        pytest.param(["-m", "services.cli.main", "doctor"], "E2H_GENERATOR_DTYPE", "int3", id="no choice"),
+    ],
+)
+def test_a_wrong_setting_ends_with_2_and_names_the_variable(command: list[str], variable: str, value: str) -> None:
+    environment = {**os.environ, variable: value}
+    arguments = [sys.executable, *command]
+    done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: ")
+    assert variable in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_sigterm_ends_a_service_with_0(tmp_path: Path) -> None:

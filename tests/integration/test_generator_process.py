@@ -2,6 +2,7 @@
 
 import json
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +78,17 @@ def test_closing_the_stream_aborts_the_running_samples(three: Stack) -> None:
         assert time.monotonic() < deadline, "samples still run"
         time.sleep(0.05)
     assert metric(url, 'e2h_generator_samples_total{finish_reason="cancelled"}') > before
+
+
+def test_many_long_prompts_at_once_leave_the_engine_alive(three: Stack) -> None:
+    # More prompt tokens than one engine step takes: computed in parts, a seeded sample once ended the engine.
+    problems = [" ".join(str((i * 7 + k) % 97) for k in range(400)) for i in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        answers = list(
+            pool.map(lambda p: generate(three.generator.url, problem=p, sampling={"max_tokens": 5}), problems)
+        )
+    assert [len(a["completions"]) for a in answers] == [4] * 12
+    assert httpx2.get(f"{three.generator.url}/ready").status_code == 200
 
 
 def test_a_prompt_over_the_context_is_refused_with_counts(three: Stack) -> None:

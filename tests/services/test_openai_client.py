@@ -192,6 +192,7 @@ async def test_a_refusal_is_an_error_of_ours_that_repeats_nothing(status: int, e
         pytest.param(lambda body: body["choices"].clear(), id="no choice"),
         pytest.param(lambda body: body.update(choices=None), id="choices that are null"),
         pytest.param(lambda body: body.pop("usage"), id="no usage"),
+        pytest.param(lambda body: body["usage"].update(completion_tokens="many"), id="tokens that are no number"),
         pytest.param(lambda body: body.update(usage={}), id="an empty usage"),
     ],
 )

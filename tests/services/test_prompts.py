@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from tokenizers import Tokenizer, models
 from transformers import PreTrainedTokenizerFast
 
 from services.core.contracts import GenerateRequest, Message
@@ -202,3 +203,11 @@ def test_the_chat_style_needs_a_template() -> None:
 def test_a_tokenizer_without_a_fast_backend_is_refused() -> None:
     with pytest.raises(ModelLoadError):
         PlainEncoder(object())
+
+
+def test_a_vocabulary_that_spells_a_control_token_as_itself_is_refused() -> None:
+    pieces = [("<unk>", 0.0), ("<s>", 0.0), ("</s>", 0.0), ("a", -1.0), ("b", -1.0), ("\n", -1.0)]
+    unigram = Tokenizer(models.Unigram(pieces, unk_id=0))
+    unigram.add_special_tokens(["<s>", "</s>"])
+    with pytest.raises(ModelLoadError, match="control tokens out of plain text"):
+        PlainEncoder(PreTrainedTokenizerFast(tokenizer_object=unigram, bos_token="<s>", eos_token="</s>"))

@@ -11,6 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
+from safetensors.torch import load_file, save_file
 from transformers import (
     AutoTokenizer,
     LlamaForCausalLM,
@@ -289,6 +290,11 @@ def _break_weights(directory: Path) -> None:
     (directory / "model.safetensors").write_bytes(b"\x00" * 64)
 
 
+def _drop_a_tensor(directory: Path) -> None:
+    file = directory / "model.safetensors"
+    save_file({k: v for k, v in load_file(file).items() if "layers.1.mlp" not in k}, file, {"format": "pt"})
+
+
 BREAKAGES = [
     pytest.param(shutil.rmtree, "does not exist", id="no directory"),
     pytest.param(lambda d: (d / "model.safetensors").unlink(), "no safetensors", id="no safetensors"),
@@ -316,6 +322,12 @@ BREAKAGES = [
     ),
     pytest.param(lambda d: edit_config(d, model_type="nosuch"), "cannot be loaded", id="an unknown architecture"),
     pytest.param(_break_weights, "", id="broken weights"),
+    pytest.param(_drop_a_tensor, "lack tensors", id="weights that lack a layer"),
+    pytest.param(
+        lambda d: edit_config(d, e2h={"family": "easy-to-hard", "kind": "prm", "default_aggregation": "outcome"}),
+        "which a prm does not give",
+        id="a default that the kind does not give",
+    ),
     pytest.param(_grow_tokenizer, "tokens", id="a tokenizer larger than the embedding"),
     pytest.param(_save_windowed, "not fully causal", id="sliding windows"),
 ]

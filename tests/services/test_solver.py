@@ -264,7 +264,7 @@ async def test_the_steps_of_an_outcome_model_are_shown_without_scores() -> None:
 TROUBLES = [NotReady("loading"), unreachable(), UpstreamContract("nonsense")]
 
 
-@pytest.mark.parametrize("failure", TROUBLES, ids=lambda error: error.code)
+@pytest.mark.parametrize("failure", [*TROUBLES, Overloaded("full")], ids=lambda error: error.code)
 async def test_a_generator_that_dies_midway_leaves_a_partial_answer(failure: E2HError) -> None:
     generator = FakeGenerator([BAD, GOOD], failure=failure, fail_after=3)
     response = await solve(generator, FakeVerifier(score_of), request(8))

@@ -8,6 +8,7 @@ from pydantic_core import PydanticCustomError
 MAX_SAMPLES = 1024
 MAX_SOLUTIONS = 1024
 MAX_STEPS = 1024
+MAX_TEXT_CHARS = 524_288  # four characters a token of the longest context
 MAX_NEW_TOKENS = 131_072  # the longest context that today's math models have
 MAX_STOPS = 16
 MAX_STOP_CHARS = 256

@@ -1,12 +1,12 @@
 """The orchestrator's contract: `POST /v1/solve`, `POST /v1/vote`. Pure."""
 
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.aggregation import Aggregation
-from services.core.contracts.base import MAX_SAMPLES, MAX_STEPS, NonBlank, Probability, Problem, Wire
+from services.core.contracts.base import MAX_SAMPLES, MAX_STEPS, MAX_TEXT_CHARS, NonBlank, Probability, Problem, Wire
 from services.core.contracts.generation import FinishReason, SolveSampling, refuse_identical_samples
 from services.core.voting import Strategy
 
@@ -83,7 +83,8 @@ class SolveUsage(Wire):
 
 
 class SolveTimings(Wire):
-    """Wall time in milliseconds since the request began: when sampling, scoring and voting each ended their part."""
+    """Wall time in milliseconds. `generate` and `verify` end, from the start, when the last sample and the last score
+    came (they overlap); `vote` is what choosing took after them; `total` is all."""
 
     generate: float
     verify: float
@@ -116,7 +117,7 @@ class VoteCandidate(Wire):
     """A candidate whose scores are known: `answer` or `text`; `step_scores` or an aggregated `score`."""
 
     answer: NonBlank | None = None
-    text: NonBlank | None = None
+    text: Annotated[NonBlank, Field(max_length=MAX_TEXT_CHARS)] | None = None
     step_scores: list[Probability] | None = Field(default=None, max_length=MAX_STEPS)
     score: Probability | None = None
     outcome: Probability | None = None

@@ -1,5 +1,7 @@
 """`POST /v1/solve` and `POST /v1/vote`. No logic but the translation."""
 
+import asyncio
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
@@ -48,7 +50,9 @@ def solve_router(solver: Solver) -> APIRouter:
     async def vote_again(request: Request) -> Response:
         """Choose again among given candidates, without sampling or scoring."""
         body = await read_body(request, VoteRequest)
-        return json_response(vote(body, await _aggregation(solver, body)))
+        aggregation = await _aggregation(solver, body)
+        # In a thread: reading answers out of a thousand long texts takes its time.
+        return json_response(await asyncio.to_thread(vote, body, aggregation))
 
     return router
 

@@ -49,7 +49,10 @@ class HttpGenerator:
                     case "done":
                         if missing:
                             raise UpstreamContract("the generator ended before its last sample")
-                        yield self._upstream.parse(event.data, GenerateDone)
+                        done = self._upstream.parse(event.data, GenerateDone)
+                        if self._info is not None and done.model != self._info.id:
+                            self._info = None  # the service came back with another model
+                        yield done
                         return
                     case "error":
                         raise refusal(_STREAM_ERROR_STATUS, self._upstream.parse(event.data, ErrorEnvelope).error)

@@ -35,11 +35,14 @@ _SEED_MASK = 2**31 - 1
 class OpenAIGenerator:
     """Samples through `/chat/completions` (style chat) or `/completions` (style easy-to-hard)."""
 
-    def __init__(self, client: openai.AsyncOpenAI, model: str, style: Style, system_prompt: str) -> None:
+    def __init__(
+        self, client: openai.AsyncOpenAI, model: str, style: Style, system_prompt: str, max_concurrency: int = 64
+    ) -> None:
         self._client = client
         self._model = model
         self._style = style
         self._system_prompt = system_prompt
+        self._slots = asyncio.Semaphore(max_concurrency)
 
     async def info(self) -> ModelInfo:
         return ModelInfo(id=self._model)
@@ -75,21 +78,14 @@ class OpenAIGenerator:
     async def _sample(self, request: GenerateRequest, seed: int, index: int) -> tuple[Completion, int]:
         sample_seed = derive_seed(seed, index) & _SEED_MASK
         try:
-            text, reason, usage = await self._ask(request, sample_seed)
+            async with self._slots:
+                text, reason, usage = await self._ask(request, sample_seed)
+            return _completion(index, sample_seed, text, reason, usage)
         except openai.OpenAIError as error:
             raise _translated(error) from error
-        # The library hands on what the server sent, whatever its types say.
-        if usage is None or usage.completion_tokens is None or usage.prompt_tokens is None:
-            raise UpstreamContract("the OpenAI-compatible server does not tell its usage")
-        completion = Completion(
-            index=index,
-            text=text,
-            tokens=usage.completion_tokens,
-            finish_reason=_finish_reason(reason),
-            logprob=None,
-            seed=sample_seed,
-        )
-        return completion, usage.prompt_tokens
+        except (ValueError, TypeError, AttributeError):
+            # The library hands on what the server sent, whatever its types say; its errors quote it.
+            raise UpstreamContract("the OpenAI-compatible server answered outside of its schema") from None
 
     async def _ask(
         self, request: GenerateRequest, seed: int
@@ -134,6 +130,22 @@ class OpenAIGenerator:
         if not any(turn["role"] == "system" for turn in turns):
             turns.insert(0, {"role": "system", "content": self._system_prompt})
         return [*turns, {"role": "user", "content": request.problem}]
+
+
+def _completion(
+    index: int, seed: int, text: str, reason: str | None, usage: "openai.types.CompletionUsage | None"
+) -> tuple[Completion, int]:
+    if usage is None:
+        raise UpstreamContract("the OpenAI-compatible server does not tell its usage")
+    completion = Completion(
+        index=index,
+        text=text,
+        tokens=usage.completion_tokens,
+        finish_reason=_finish_reason(reason),
+        logprob=None,
+        seed=seed,
+    )
+    return completion, int(usage.prompt_tokens)
 
 
 def _answer(answer: Answer, expected: type[Answer]) -> Answer:

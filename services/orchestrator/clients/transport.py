@@ -101,8 +101,8 @@ def refusal(status: int, body: ErrorBody, retry_after_s: float = 1.0) -> E2HErro
 def upstream(name: str, base_url: str, *, connect_timeout_s: float, read_timeout_s: float) -> Upstream:
     """An upstream with its own connection pool. No proxy of the environment stands between our services."""
     timeout = httpx2.Timeout(read_timeout_s, connect=connect_timeout_s)
-    # Every sample of a solve holds a connection while it is scored.
-    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
+    # Every sample of a solve holds a connection while it is scored; more than these wait for one.
+    limits = httpx2.Limits(max_connections=256, max_keepalive_connections=64)
     return Upstream(name, httpx2.AsyncClient(base_url=base_url, timeout=timeout, limits=limits, trust_env=False))
 
 

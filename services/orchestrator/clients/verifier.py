@@ -26,6 +26,8 @@ class HttpVerifier:
 
     async def score(self, request: ScoreRequest) -> tuple[ScoreResponse, ScoreTimings]:
         response, headers = await self._upstream.post("/v1/score", request, ScoreResponse)
+        if self._info is not None and response.model != self._info.id:
+            self._info = None  # the service came back with another model
         if [s.index for s in response.solutions] != list(range(len(request.solutions))):
             raise UpstreamContract("the verifier answered other solutions than were asked")
         for asked, scored in zip(request.solutions, response.solutions, strict=True):

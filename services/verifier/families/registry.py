@@ -5,7 +5,7 @@ from typing import Any, Literal, cast, get_args
 
 import torch
 
-from services.core.aggregation import Aggregation
+from services.core.aggregation import Aggregation, aggregations_of
 from services.core.contracts import VerifierKind
 from services.core.errors import ModelLoadError
 from services.runtime.tokens import PlainEncoder
@@ -30,13 +30,14 @@ def family_of(
         raise ModelLoadError(f"the model's config names the family {named!r}", f"served families: {EASY_TO_HARD}")
     if tokenizer.eos_token_id is None:
         raise ModelLoadError("the verifier's tokenizer has no end-of-sequence token", "set eos_token in its config")
+    kind = _kind(own, settings)
     family = EasyToHard(
         PlainEncoder(tokenizer),
         bos_id=tokenizer.bos_token_id,
         eos_id=tokenizer.eos_token_id,
-        kind=_kind(own, settings),
+        kind=kind,
         eos_readout=_eos_readout(own, settings),
-        default_aggregation=_default_aggregation(own),
+        default_aggregation=_default_aggregation(own, kind),
     )
     return family, _read_head(directory)
 
@@ -78,13 +79,13 @@ def _eos_readout(own: dict[str, Any], settings: VerifierSettings) -> Literal["at
     return cast(Literal["at", "before"], where)
 
 
-def _default_aggregation(own: dict[str, Any]) -> Aggregation | None:
-    name = own.get("default_aggregation")
+def _default_aggregation(own: dict[str, Any], kind: VerifierKind) -> Aggregation | None:
+    name, given = own.get("default_aggregation"), aggregations_of(kind)
     if name is None:
         return None
-    try:
-        return Aggregation(name)
-    except ValueError:
+    if name not in given:
         raise ModelLoadError(
-            f"the model's config has default_aggregation {name!r}", f"use one of {', '.join(Aggregation)}"
-        ) from None
+            f"the model's config has default_aggregation {name!r}, which a {kind} does not give",
+            f"use one of {', '.join(sorted(given))}",
+        )
+    return Aggregation(name)
