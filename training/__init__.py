@@ -1,0 +1,1 @@
+"""Training: data, supervised fine-tuning, reward models and the lab."""

@@ -1,0 +1,1 @@
+"""The lab: easy-to-hard generalisation in the small, with an exact checker."""
