@@ -26,7 +26,7 @@ $(STAMP): requirements/cpu.txt pyproject.toml
 
 demo: venv ## solve a hard problem with the demo pair: real vLLM, real reward model
 	$(BIN)/e2h doctor
-	$(BIN)/e2h solve "$$($(BIN)/python -m training.lab.problem --level 4 --seed 3)" --n 16 --temperature 1.0 --seed 7
+	$(BIN)/e2h solve "$$($(BIN)/python -m training.lab.problem --level 4 --seed 15)" --n 16 --temperature 1.0 --seed 7
 
 check: venv ## format, lint, types, import contracts
 	$(BIN)/ruff format --check .
