@@ -14,6 +14,7 @@ from pathlib import Path
 from training.lab import report, reward, sft
 from training.lab.control import train_control
 from training.lab.examples import easy_problems
+from training.lab.golden import stamp
 from training.lab.judged import Encoder
 from training.lab.models import as_verifier, save
 from training.lab.tokenizer import build_tokenizer
@@ -52,6 +53,8 @@ def train(out: Path, seed: int, kinds: list[str]) -> None:
         judge = reward.train_judge(generator, encoder, materials, seed=seed, kind=kind)
         folder = out / ("verifier" if place == 0 else f"verifier-{kind}")
         save(as_verifier(judge.trunk, judge.score, tokenizer, kind), tokenizer, folder)
+        if kind == "oprm":
+            stamp(folder)
     save(train_control(generator, tokenizer, seed=seed), tokenizer, out / "control")
 
 

@@ -11,12 +11,11 @@ from training.lab.checker import Fault
 from training.lab.estimates import auc, bootstrap
 from training.lab.judgements import Judged
 
-SHIPPED = Aggregation.PROD  # the default of the easy-to-hard family
 GATE = 0.85  # within-problem AUC on held-out easy problems, before any hard evaluation
 
 
-def quality(judged: Sequence[Judged]) -> dict[str, Any]:
-    """The numbers of one group of problems."""
+def quality(judged: Sequence[Judged], shipped: Aggregation) -> dict[str, Any]:
+    """The numbers of one group of problems; ``shipped`` is the verifier's default aggregation."""
     answers = [sum(j.right) / len(j.right) for j in judged]
     steps = [sum(j.all_right) / len(j.all_right) for j in judged]
     return {
@@ -25,7 +24,7 @@ def quality(judged: Sequence[Judged]) -> dict[str, Any]:
         "all_steps_right": bootstrap(steps).percent,
         "right_answers_by_wrong_steps": sum(answers) / len(answers) - sum(steps) / len(steps),
         "within_problem_auc": {how.value: within_problem_auc(judged, how) for how in Aggregation},
-        "pooled_auc": pooled_auc(judged, SHIPPED),
+        "pooled_auc": pooled_auc(judged, shipped),
         "step_auc": step_auc(judged),
         "fault_rates": fault_rates(judged),
     }

@@ -61,6 +61,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
         "problems_per_level": options.problems,
         "seed": options.seed,
         "temperature": TEMPERATURE,
+        "shipped": scorer.model.info.default_aggregation.value,
         "groups": {},
     }
     for name, levels in [*GROUPS.items(), *((f"level {level}", (level,)) for level in options.levels)]:
@@ -69,7 +70,7 @@ def build(options: argparse.Namespace) -> dict[str, Any]:
             others = [j for j in control if j.problem.level in levels] if control is not None else None
             report["groups"][name] = {
                 "rows": accuracy_rows(chosen, others, options.n, options.draws),
-                "quality": quality(chosen),
+                "quality": quality(chosen, scorer.model.info.default_aggregation),
             }
     report["seconds"] = round(time.monotonic() - started)
     return report

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Any
 
 from services.core.aggregation import Aggregation
 from services.core.voting import Strategy
 from training.lab.estimates import bootstrap, pass_at, subsets, vote_accuracy
 from training.lab.judgements import Judged, OwnLikelihood
-from training.lab.quality import GATE, SHIPPED
+from training.lab.quality import GATE
 
 SMALL = 16
 Rows = dict[str, dict[str, Any]]
@@ -65,43 +64,42 @@ def markdown(report: dict[str, Any]) -> str:
         f"T = {report['temperature']}, seed {report['seed']}; accuracy in %, 95 % bootstrap intervals over problems.",
         "",
     ]
-    groups = report["groups"]
+    groups, shipped = report["groups"], report["shipped"]
     for name in ("easy", "hard"):
         if name in groups:
-            lines += [*_accuracy_table(name, groups[name]["rows"]), "", *_quality_lines(name, groups[name]), ""]
-    return "\n".join([*lines, *_levels_table(groups)])
+            lines += [*_accuracy_table(name, groups[name]["rows"], shipped), ""]
+            lines += [*_quality_lines(name, groups[name]["quality"], shipped), ""]
+    return "\n".join([*lines, *_levels_table(groups, shipped)])
 
 
-def _accuracy_table(name: str, rows: Rows) -> list[str]:
+def _accuracy_table(name: str, rows: Rows, shipped: str) -> list[str]:
     columns = list(rows["pass@1"])
     head = "".join(f" N = {k} | N = {k} minus majority |" for k in columns)
     lines = [f"| {name} |{head}", "|---|" + "---|---|" * len(columns)]
     for row, cells in rows.items():
         shown = "".join(f" {cells[k]['accuracy']} | {cells[k]['minus_majority']} |" for k in columns)
-        lines.append(f"| {_marked(row)} |{shown}")
+        lines.append(f"| {_marked(row, shipped)} |{shown}")
     return lines
 
 
-@lru_cache
-def _marked(row: str) -> str:
-    return f"**{row}** (shipped default)" if row == f"weighted ({SHIPPED.value})" else row
+def _marked(row: str, shipped: str) -> str:
+    return f"**{row}** (shipped default)" if row == f"weighted ({shipped})" else row
 
 
-def _quality_lines(name: str, group: dict[str, Any]) -> list[str]:
-    found = group["quality"]
-    shipped = found["within_problem_auc"][SHIPPED.value]
-    gate = "" if name != "easy" or shipped is None else f" (gate {GATE}: {'passed' if shipped >= GATE else 'FAILED'})"
+def _quality_lines(name: str, found: dict[str, Any], shipped: str) -> list[str]:
+    auc = found["within_problem_auc"][shipped]
+    gate = "" if name != "easy" or auc is None else f" (gate {GATE}: {'passed' if auc >= GATE else 'FAILED'})"
     return [
         f"* {name}: answers right {found['answer_accuracy']}, every step right {found['all_steps_right']}",
         f"* {name}: AUC within a problem{gate}: {_numbers(found['within_problem_auc'])}; "
-        f"pooled ({SHIPPED.value}) {_number(found['pooled_auc'])}",
+        f"pooled ({shipped}) {_number(found['pooled_auc'])}",
         f"* {name}: AUC of steps by kind of error: {_numbers(found['step_auc'])}",
         f"* {name}: share of steps by kind of error: {_numbers(found['fault_rates'])}",
     ]
 
 
-def _levels_table(groups: dict[str, Any]) -> list[str]:
-    rows = ["pass@1", "majority", f"weighted ({SHIPPED.value})", f"best_of_n ({SHIPPED.value})", "oracle pass@N"]
+def _levels_table(groups: dict[str, Any], shipped: str) -> list[str]:
+    rows = ["pass@1", "majority", f"weighted ({shipped})", f"best_of_n ({shipped})", "oracle pass@N"]
     lines = ["| level, largest N |" + "".join(f" {row} |" for row in rows), "|---|" + "---|" * len(rows)]
     for name, group in groups.items():
         if name.startswith("level"):
