@@ -14,11 +14,11 @@ from services.verifier.head import Head
 
 @torch.inference_mode()
 def forward(body: torch.nn.Module, head: Head, batch: Sequence[Encoded], pad_id: int) -> list[torch.Tensor]:
-    """Logits [rows, outputs] of each sequence at its read-out rows, float32 on the CPU, in order.
+    """Probabilities [rows] of each sequence at its read-out rows, float32 on the CPU, in order.
 
     `body` is a decoder without its head, with full causal attention. There is never a tokens x vocabulary tensor.
     """
-    device = head.weight.device
+    device = head.device
     longest = max(len(e.ids) for e in batch)
     ids = torch.full((len(batch), longest), pad_id)
     for place, encoded in enumerate(batch):

@@ -10,19 +10,48 @@ from services.core.errors import ModelLoadError
 
 
 @dataclass(frozen=True)
-class Head:
-    """A linear head. `weight` is [outputs, hidden], `bias` [outputs]."""
+class Linear:
+    """One layer of a head. `weight` is [outputs, inputs], `bias` [outputs]."""
 
     weight: torch.Tensor
     bias: torch.Tensor
 
+    def __call__(self, values: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.linear(values, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Head:
+    """From hidden states to probabilities: linear layers with ReLU between them, then a sigmoid or a softmax.
+
+    `positive` is None where the last layer has one output (sigmoid), else the place of the "right" class (softmax).
+    """
+
+    layers: tuple[Linear, ...]
+    positive: int | None = None
+
+    @property
+    def width(self) -> int:
+        """The hidden size that the head takes."""
+        return self.layers[0].weight.shape[1]
+
+    @property
+    def device(self) -> torch.device:
+        return self.layers[0].weight.device
+
     def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
-        """Logits [rows, outputs] in float32 of hidden states [rows, hidden]."""
-        return torch.nn.functional.linear(hidden.to(self.weight.dtype), self.weight, self.bias).float()
+        """Probabilities [rows], float32, of hidden states [rows, hidden]."""
+        values = self.layers[0](hidden.float())
+        for layer in self.layers[1:]:
+            values = layer(torch.relu(values))
+        return torch.sigmoid(values[:, 0]) if self.positive is None else torch.softmax(values, -1)[:, self.positive]
 
     def to(self, device: torch.device) -> "Head":
         # float32 whatever the body computes in: a few thousand products a row, and the scores keep their digits.
-        return Head(self.weight.to(device, torch.float32), self.bias.to(device, torch.float32))
+        def moved(tensor: torch.Tensor) -> torch.Tensor:
+            return tensor.to(device, torch.float32)
+
+        return Head(tuple(Linear(moved(one.weight), moved(one.bias)) for one in self.layers), self.positive)
 
 
 def read_tensor(directory: Path, name: str) -> torch.Tensor | None:

@@ -22,8 +22,9 @@ from services.core.errors import ContextLengthExceeded, E2HError, InvalidRequest
 from services.core.steps import split_steps
 from services.verifier.batcher import Batcher, Scored
 from services.verifier.families.base import Encoded
+from services.verifier.loading import load_reward_model
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.model import RewardModel, load_reward_model
+from services.verifier.model import RewardModel
 from services.verifier.selftest import self_test
 from services.verifier.settings import VerifierSettings
 

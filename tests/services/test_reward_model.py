@@ -24,8 +24,9 @@ from services.core.contracts import ScoreRequest, VerifierKind
 from services.core.errors import ModelLoadError
 from services.verifier.families.base import Encoded
 from services.verifier.head import collapse
+from services.verifier.loading import load_reward_model
 from services.verifier.metrics import VerifierMetrics
-from services.verifier.model import RawScores, RewardModel, load_reward_model
+from services.verifier.model import RawScores, RewardModel
 from services.verifier.selftest import self_test
 from services.verifier.service import LocalVerifier
 from services.verifier.settings import VerifierSettings
@@ -113,7 +114,7 @@ def save_published(directory: Path, tile: Callable[[torch.Tensor], torch.Tensor]
 def test_a_head_tiled_over_the_vocabulary_scores_as_the_mean_of_its_logits(tmp_path: Path) -> None:
     directory = save_published(tmp_path)
     model = load(directory, kind="oprm")
-    assert model.head.weight.shape[0] == 1
+    assert model.head.layers[0].weight.shape[0] == 1
     reference = LlamaForCausalLM.from_pretrained(directory)
     for encoded, scores in zip(batch := batch_of(model, [2, 5]), model.score(batch), strict=True):
         with torch.no_grad():
@@ -241,7 +242,7 @@ def test_the_tokenizer_of_another_model_is_caught(with_golden: Path) -> None:
 
 def test_weights_that_give_nan_are_caught(checkpoint_of: CheckpointOf) -> None:
     model = load(checkpoint_of("oprm"))
-    model.head.weight.fill_(float("nan"))
+    model.head.layers[0].weight.fill_(float("nan"))
     with pytest.raises(ModelLoadError, match="NaN"):
         self_test(model)
 
@@ -369,7 +370,7 @@ async def test_a_model_that_gives_nan_costs_the_solution_its_score_and_nobody_a_
     )
     await verifier.start()
     model = verifier._loaded()[0]
-    model.head.weight.fill_(float("nan"))
+    model.head.layers[0].weight.fill_(float("nan"))
     request = ScoreRequest.model_validate({"problem": PROBLEM, "solutions": [{"text": "It is 42."}]})
     response, _ = await verifier.score(request)
     await verifier.close()

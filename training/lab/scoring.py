@@ -7,7 +7,8 @@ from pathlib import Path
 
 from services.core.steps import split_steps
 from services.verifier.families.base import Encoded
-from services.verifier.model import RawScores, RewardModel, load_reward_model
+from services.verifier.loading import load_reward_model
+from services.verifier.model import RawScores, RewardModel
 from services.verifier.settings import VerifierSettings
 
 BATCH_TOKENS = 8192  # padded tokens of one forward pass: about 0.2 GiB of activations

@@ -12,7 +12,7 @@ from services.runtime.tokens import PlainEncoder
 from services.verifier.families.base import Family
 from services.verifier.families.easy_to_hard import NAME as EASY_TO_HARD
 from services.verifier.families.easy_to_hard import EasyToHard
-from services.verifier.head import Head, collapse, read_tensor
+from services.verifier.head import Head, Linear, collapse, read_tensor
 from services.verifier.settings import VerifierSettings
 
 # Where our own and the published checkpoints keep the reward head.
@@ -48,7 +48,7 @@ def _read_head(directory: Path) -> Head:
         if rows is not None:
             bias = read_tensor(directory, f"{name}.bias")
             weight = collapse(rows)
-            return Head(weight, torch.zeros(1) if bias is None else bias.mean().reshape(1))
+            return Head((Linear(weight, torch.zeros(1) if bias is None else bias.mean().reshape(1)),))
     raise ModelLoadError(
         f"the model in {directory} has no reward head (score.weight or lm_head.weight)",
         "serve a reward model; a base model scores nothing",

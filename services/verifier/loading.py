@@ -1,0 +1,96 @@
+"""A checkpoint directory in, a `RewardModel` out: device, dtype, body, head and family, or a clear refusal."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+
+from services.core.contracts import VerifierInfo
+from services.core.errors import ModelLoadError
+from services.runtime.checkpoint import check_model_directory, check_vocabulary
+from services.verifier.families.registry import family_of
+from services.verifier.model import RewardModel
+from services.verifier.settings import VerifierSettings
+
+
+def load_reward_model(settings: VerifierSettings) -> RewardModel:
+    """The checkpoint of `settings`. Raises `ModelLoadError` when it cannot be served."""
+    directory = Path(settings.model).expanduser()
+    config = check_model_directory(settings.model)
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)
+    device = _device(settings.device)
+    tokenizer = _load(transformers.AutoTokenizer, directory)
+    family, head = family_of(config, directory, tokenizer, settings)
+    body = _load_body(directory, _dtype(settings, device))
+    _refuse_other_attention(body.config)
+    check_vocabulary(len(tokenizer), body.get_input_embeddings().weight.shape[0], settings.model)
+    if head.width != body.config.hidden_size:
+        raise ModelLoadError("the reward head does not fit the model's hidden size", "save head and body together")
+    info = VerifierInfo(
+        id=settings.model.rstrip("/"),
+        context_length=int(body.config.max_position_embeddings),
+        kind=family.kind,
+        family=family.name,
+        default_aggregation=family.default_aggregation,
+    )
+    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
+    return RewardModel(body.to(device).eval(), head.to(device), family, pad_id, info)
+
+
+def _load_body(directory: Path, dtype: torch.dtype) -> Any:
+    body, report = _load(transformers.AutoModel, directory, use_safetensors=True, dtype=dtype, output_loading_info=True)
+    # transformers fills what is missing with random numbers, and scores would look like scores.
+    if report["missing_keys"] or report["mismatched_keys"]:
+        raise ModelLoadError(
+            f"the weights in {directory} lack tensors of the model, or have them in another shape",
+            "download or save the model again",
+        )
+    return body
+
+
+def _load(loader: Any, directory: Path, **options: Any) -> Any:
+    verbosity = transformers.utils.logging.get_verbosity()
+    # It reports the reward head, which we read ourselves, as an unexpected tensor.
+    transformers.utils.logging.set_verbosity(logging.ERROR)
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return loader.from_pretrained(directory, trust_remote_code=False, local_files_only=True, **options)
+    except Exception as error:  # transformers and safetensors raise whatever they like on broken files
+        raise ModelLoadError(
+            f"the model in {directory} cannot be loaded: {type(error).__name__}", "download or save the model again"
+        ) from error
+    finally:
+        transformers.utils.logging.set_verbosity(verbosity)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ModelLoadError(f"there is no device named {name!r}", "set E2H_VERIFIER_DEVICE to cpu or cuda") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ModelLoadError("no CUDA device is available", "set E2H_VERIFIER_DEVICE=cpu, or mend the driver")
+    return device
+
+
+def _dtype(settings: VerifierSettings, device: torch.device) -> torch.dtype:
+    if settings.dtype == "auto":
+        return torch.float32 if device.type == "cpu" else torch.bfloat16
+    return torch.float32 if settings.dtype == "float32" else torch.bfloat16
+
+
+def _refuse_other_attention(config: Any) -> None:
+    """The forward pass relies on full causal attention; anything else would score silently wrong."""
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    if kinds != {"full_attention"} or (windowed and getattr(config, "layer_types", None) is None):
+        raise ModelLoadError(
+            "the model's attention is not fully causal (windows or recurrent layers)", "serve another reward model"
+        )
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "max_position_embeddings"):
+        raise ModelLoadError("the model is no decoder with a known context length", "serve a causal reward model")
