@@ -7,7 +7,8 @@
     │   ├── TooManyItems                422   too_many_items             no
     │   ├── ContextLengthExceeded       422   context_length_exceeded    no
     │   ├── UnsupportedMediaType        415   unsupported_media_type     no
-    │   └── BodyTooLarge                413   body_too_large             no
+    │   ├── BodyTooLarge                413   body_too_large             no
+    │   └── ItemTooLarge                413   item_too_large_for_device  no
     ├── ModelNotFound                   404   model_not_found            no
     ├── NotFound                        404   not_found                  no
     ├── MethodNotAllowed                405   method_not_allowed         no
@@ -89,6 +90,13 @@ class BodyTooLarge(InvalidRequest):
 
     status = 413
     code = "body_too_large"
+
+
+class ItemTooLarge(InvalidRequest):
+    """One solution alone exceeds the memory of the verifier's device."""
+
+    status = 413
+    code = "item_too_large_for_device"
 
 
 class ModelNotFound(E2HError):
@@ -187,6 +195,7 @@ _BY_CODE: dict[str, type[E2HError]] = {
         ContextLengthExceeded,
         UnsupportedMediaType,
         BodyTooLarge,
+        ItemTooLarge,
         ModelNotFound,
         NotFound,
         MethodNotAllowed,

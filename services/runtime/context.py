@@ -1,15 +1,48 @@
-"""The id of the request that this task answers."""
+"""What every hop of a request knows of it: its id, its class, and the time that is left. Travels with the task."""
 
+import math
+import time
 from contextvars import ContextVar
+from typing import Literal
 
-_current: ContextVar[str] = ContextVar("e2h_request_id", default="")
+# What waits for a person, and what does not: jobs.
+Priority = Literal["interactive", "batch"]
+
+_id: ContextVar[str] = ContextVar("e2h_request_id", default="")
+_priority: ContextVar[Priority] = ContextVar("e2h_priority", default="interactive")
+_deadline: ContextVar[float] = ContextVar("e2h_deadline", default=math.inf)
 
 
 def request_id() -> str:
     """The id of the current request, or an empty string outside of one."""
-    return _current.get()
+    return _id.get()
 
 
 def set_request_id(value: str) -> None:
     """Name the request that the current task, and the tasks it starts, answer."""
-    _current.set(value)
+    _id.set(value)
+
+
+def priority() -> Priority:
+    """The class of the current request."""
+    return _priority.get()
+
+
+def set_priority(value: Priority) -> None:
+    """Say how urgent the work of the current task, and of the tasks it starts, is."""
+    _priority.set(value)
+
+
+def deadline() -> float:
+    """When the caller's budget ends, on the clock of `time.monotonic`; infinite without one."""
+    return _deadline.get()
+
+
+def remaining_s() -> float:
+    """Seconds until the deadline; negative after it, infinite without one."""
+    return deadline() - time.monotonic()
+
+
+def set_budget(seconds: float) -> None:
+    """Give the current task, and the tasks it starts, this many seconds from now."""
+    _deadline.set(time.monotonic() + seconds)

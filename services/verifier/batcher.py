@@ -6,26 +6,33 @@ fails everyone who waits and shows in `alive`.
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
 
-from services.core.errors import E2HError, InternalError, NotReady, Overloaded
-from services.verifier.batching import padded_tokens, take_batch
+from services.core.errors import DeadlineExceeded, E2HError, InternalError, ItemTooLarge, NotReady, Overloaded
+from services.runtime import context
+from services.verifier.batching import Waiting, take_batch
+from services.verifier.device import Device, Ran, Throughput
 from services.verifier.families.base import Encoded
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RawScores, RewardModel
+from services.verifier.trie import key_of
 
 _log = structlog.get_logger("e2h.verifier")
-# Before the first batch has been timed: what a small model does on one CPU core.
-_FIRST_GUESS_TOKENS_PER_S = 5_000.0
+# One batch runs and one full batch waits behind it, so that the device never waits for the event loop.
+_BATCHES_AHEAD = 2
+# A background batch holds the device no longer than a person would notice.
+_BACKGROUND_S = 0.15
+# How long a solution may be overtaken: interactive ones by more urgent problems, background ones by interactive ones.
+_PATIENCE_S = {"interactive": 10.0, "batch": 120.0}
 
 
 @dataclass(frozen=True, slots=True)
 class Scored:
-    """One solution's scores and where its time went. Times in seconds, `batch_tokens` padded."""
+    """One solution's scores and where its time went. Times in seconds; `batch_tokens` went through the model."""
 
     raw: RawScores
     queue_s: float
@@ -35,10 +42,12 @@ class Scored:
 
 
 @dataclass(eq=False, slots=True)
-class _Waiting:
+class _Item:
     encoded: Encoded
-    answer: asyncio.Future[Scored]
-    since: float = field(default_factory=time.perf_counter)
+    waiting: Waiting
+    deadline: float
+    answer: asyncio.Future[Scored | ItemTooLarge]
+    since: float = field(default_factory=time.monotonic)
 
     @property
     def tokens(self) -> int:
@@ -57,16 +66,16 @@ class Batcher:
         max_queue_tokens: int,
         gather_s: float,
     ) -> None:
-        self._model = model
         self._metrics = metrics
-        self._budget = max_batch_tokens
+        self._device = Device(model, metrics, max_batch_tokens)
+        self._throughput = Throughput()
         self._max_queue_tokens = max_queue_tokens
         self._gather_s = gather_s
-        self._waiting: list[_Waiting] = []
+        self._items: list[_Item] = []
         self._queued_tokens = 0
-        self._arrived = asyncio.Event()
-        self._tokens_per_s = _FIRST_GUESS_TOKENS_PER_S
-        self._device = ThreadPoolExecutor(max_workers=1, thread_name_prefix="e2h-verifier-device")
+        self._changed = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="e2h-verifier-device")
         self._loop: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -77,36 +86,46 @@ class Batcher:
         """Stop after the batch that runs; callers who still wait get `NotReady`."""
         if self._loop is not None:
             self._loop.cancel()
-            await asyncio.gather(self._loop, return_exceptions=True)
+            await asyncio.gather(self._loop, *self._running, return_exceptions=True)
         # In a thread: it waits for the batch that runs.
-        await asyncio.to_thread(self._device.shutdown)
+        await asyncio.to_thread(self._thread.shutdown)
 
     @property
     def alive(self) -> bool:
         return self._loop is not None and not self._loop.done()
 
-    async def score(self, encoded: Sequence[Encoded]) -> list[Scored]:
-        """Scores in order. Raises `Overloaded` when the queue is full, `NotReady` when the loop is not running."""
-        items = self._admit(encoded)
+    async def score(self, encoded: Sequence[Encoded], group: str = "") -> list[Scored | ItemTooLarge]:
+        """Scores in order; an item that the device cannot hold is answered by its error. `group` names the problem.
+
+        The class and the deadline of the request are those of the calling task. Raises `Overloaded` when the queue is
+        full, `DeadlineExceeded` when the scores would come too late, `NotReady` when the loop is not running.
+        """
+        items = self._admit(encoded, group)
         try:
             return list(await asyncio.gather(*(item.answer for item in items)))
         finally:
             for item in items:
                 item.answer.cancel()  # no effect on those that were answered
 
-    def _admit(self, encoded: Sequence[Encoded]) -> list[_Waiting]:
+    def _admit(self, encoded: Sequence[Encoded], group: str) -> list[_Item]:
         if not self.alive:
             raise NotReady("the verifier's batch loop is not running")
         tokens = sum(len(e.ids) for e in encoded)
         # An empty queue takes anything: a request larger than the bound could never be served otherwise.
         if self._queued_tokens and self._queued_tokens + tokens > self._max_queue_tokens:
-            raise Overloaded("the verifier's queue is full", retry_after_s=self._queued_tokens / self._tokens_per_s)
-        future = asyncio.get_running_loop().create_future
-        items = [_Waiting(e, future()) for e in encoded]
-        self._waiting += items
+            wait = self._throughput.seconds(self._queued_tokens)
+            raise Overloaded("the verifier's queue is full", retry_after_s=wait)
+        items = [self._item(one, group) for one in encoded]
+        self._items += items
         self._count_queue(tokens)
-        self._arrived.set()
+        self._changed.set()
         return items
+
+    def _item(self, encoded: Encoded, group: str) -> _Item:
+        deadline, priority = context.deadline(), context.priority()
+        due = min(deadline, time.monotonic() + _PATIENCE_S[priority])
+        waiting = Waiting(key_of(encoded.ids), group, due, background=priority == "batch")
+        return _Item(encoded, waiting, deadline, asyncio.get_running_loop().create_future())
 
     def _count_queue(self, change: int) -> None:
         self._queued_tokens += change
@@ -118,36 +137,68 @@ class Batcher:
                 await self._gather()
                 batch = self._form()
                 if batch:
-                    await self._run(batch)
+                    task = asyncio.create_task(self._run(batch))
+                    self._running.add(task)
+                    task.add_done_callback(self._ended)
         except Exception:
             _log.exception("the batch loop died")
             raise
         finally:
-            _fail(self._waiting, NotReady("the verifier stopped"))
+            for task in self._running:
+                task.cancel()
+            _fail(self._items, NotReady("the verifier stopped"))
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._changed.set()
 
     async def _gather(self) -> None:
-        """Wait for work; give the siblings of a first arrival a moment to come."""
-        if not self._waiting:
-            self._arrived.clear()
-            await self._arrived.wait()
+        """Wait for work, give the siblings of a first arrival a moment to come, and wait for the device's turn."""
+        if not self._items:
+            await self._until(lambda: bool(self._items))
             await asyncio.sleep(self._gather_s)
+        await self._until(self._has_turn)
 
-    def _form(self) -> list[_Waiting]:
-        abandoned = [item for item in self._waiting if item.answer.done()]
-        present = [item for item in self._waiting if not item.answer.done()]
-        chosen = take_batch([item.tokens for item in present], self._budget)
+    def _has_turn(self) -> bool:
+        """A batch that is not full forms as late as possible: others may still join it."""
+        full = self._queued_tokens >= self._device.max_batch_tokens
+        return len(self._running) < (_BATCHES_AHEAD if full else 1)
+
+    async def _until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def _form(self) -> list[_Item]:
+        now = time.monotonic()
+        present = [item for item in self._items if not self._is_lost(item, now)]
+        budget = self._device.max_batch_tokens
+        background = min(budget, self._throughput.tokens(_BACKGROUND_S))
+        chosen = take_batch([item.waiting for item in present], now, budget, background)
         taken = set(chosen)
-        self._waiting = [item for place, item in enumerate(present) if place not in taken]
         batch = [present[place] for place in chosen]
-        self._count_queue(-sum(item.tokens for item in (*abandoned, *batch)))
+        self._items = [item for place, item in enumerate(present) if place not in taken]
+        self._count_queue(sum(item.tokens for item in self._items) - self._queued_tokens)
         return batch
 
-    async def _run(self, batch: list[_Waiting]) -> None:
-        began = time.perf_counter()
+    def _is_lost(self, item: _Item, now: float) -> bool:
+        """Whether nobody waits for it any more. Work that cannot end in time is refused rather than begun."""
+        if not item.answer.done() and now + self._throughput.least_seconds(item.tokens) > item.deadline:
+            item.answer.set_exception(DeadlineExceeded("the scores would come after the request's deadline"))
+            self._metrics.expired.inc()
+        return item.answer.done()
+
+    async def _run(self, batch: list[_Item]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            raws = await loop.run_in_executor(self._device, self._model.score, [item.encoded for item in batch])
-            self._answer(batch, raws, began)
+            encoded = [item.encoded for item in batch]
+            ran = await loop.run_in_executor(self._thread, self._device.run, encoded)
+            for item, result in zip(batch, ran.results, strict=True):
+                self._metrics.waited(ran.began - item.since)
+                if not item.answer.done():
+                    item.answer.set_result(_answer(item, result, ran))
+            self._throughput.learn(ran.computed, ran.seconds)
+            self._metrics.batch([item.tokens for item in batch], ran.computed, ran.seconds)
         except asyncio.CancelledError:
             _fail(batch, NotReady("the verifier stopped"))
             raise
@@ -155,22 +206,14 @@ class Batcher:
             _log.exception("batch failed", solutions=len(batch))
             _fail(batch, InternalError("the verifier failed on this batch; the log has the cause"))
 
-    def _answer(self, batch: list[_Waiting], raws: Sequence[RawScores], began: float) -> None:
-        if len(raws) != len(batch):
-            raise ValueError(f"{len(raws)} results for {len(batch)} solutions")
-        seconds = time.perf_counter() - began
-        lengths = [item.tokens for item in batch]
-        self._metrics.batch(lengths, seconds)
-        # A moving average over some ten batches: it only predicts how long a refused caller should stay away.
-        self._tokens_per_s += 0.1 * (sum(lengths) / max(seconds, 1e-6) - self._tokens_per_s)
-        for item, raw in zip(batch, raws, strict=True):
-            waited = began - item.since
-            self._metrics.waited(waited)
-            if not item.answer.done():
-                item.answer.set_result(Scored(raw, waited, seconds, padded_tokens(lengths), len(batch)))
+
+def _answer(item: _Item, result: RawScores | ItemTooLarge, ran: Ran) -> Scored | ItemTooLarge:
+    if isinstance(result, ItemTooLarge):
+        return result
+    return Scored(result, ran.began - item.since, ran.seconds, ran.computed, len(ran.results))
 
 
-def _fail(items: Sequence[_Waiting], error: E2HError) -> None:
+def _fail(items: Sequence[_Item], error: E2HError) -> None:
     for item in items:
         if not item.answer.done():
             item.answer.set_exception(error)

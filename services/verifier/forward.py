@@ -1,30 +1,76 @@
-"""One forward pass over a batch of sequences, head values at the read-out rows only.
+"""Where a reward model computes: one pass over a packed trie, or one plain pass over one sequence to compare with.
 
-The single place where a reward model computes. Rows are padded on the right: under causal attention no real token
-sees what stands behind it, so no mask is needed and a sequence's values do not depend on its batch mates.
+The head is applied at read-out rows only: there is never a tokens x vocabulary tensor.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
 
 import torch
 
+from services.verifier.attention import NAME, Plan
 from services.verifier.families.base import Encoded
 from services.verifier.head import Head
 
 
 @torch.inference_mode()
-def forward(body: torch.nn.Module, head: Head, batch: Sequence[Encoded], pad_id: int) -> list[torch.Tensor]:
-    """Probabilities [rows] of each sequence at its read-out rows, float32 on the CPU, in order.
-
-    `body` is a decoder without its head, with full causal attention. There is never a tokens x vocabulary tensor.
-    """
+def packed_forward(
+    body: Any, head: Head, ids: Sequence[int], positions: Sequence[int], rows: Sequence[int], plan: Plan
+) -> torch.Tensor:
+    """Probabilities [len(rows)] at `rows` of the packed row `ids`, float32 on the CPU."""
     device = head.device
-    longest = max(len(e.ids) for e in batch)
-    ids = torch.full((len(batch), longest), pad_id)
-    for place, encoded in enumerate(batch):
-        ids[place, : len(encoded.ids)] = torch.tensor(encoded.ids)
-    hidden = body(input_ids=ids.to(device), use_cache=False).last_hidden_state
-    places = [place for place, encoded in enumerate(batch) for _ in encoded.rows]
-    rows = [row for encoded in batch for row in encoded.rows]
-    values = head(hidden[places, rows]).cpu()
-    return list(torch.split(values, [len(e.rows) for e in batch]))
+    read = torch.tensor(rows, device=device, dtype=torch.long)
+    with _last_mlp_at(body, read):
+        hidden = body(
+            input_ids=torch.tensor([ids], device=device),
+            position_ids=torch.tensor([positions], device=device),
+            use_cache=False,
+            trie=plan,
+        ).last_hidden_state[0]
+    return head(hidden[read]).cpu()
+
+
+@torch.inference_mode()
+def plain_forward(body: Any, head: Head, encoded: Encoded) -> torch.Tensor:
+    """The same probabilities of one sequence by transformers' own attention: nothing packed, padded or kept."""
+    with _attention_of_transformers(body):
+        hidden = body(input_ids=torch.tensor([encoded.ids], device=head.device), use_cache=False).last_hidden_state[0]
+    return head(hidden[list(encoded.rows)]).cpu()
+
+
+@contextmanager
+def _last_mlp_at(body: Any, rows: torch.Tensor) -> Iterator[None]:
+    """The last layer's MLP at `rows` only: nothing else of its output is read, and no later layer attends to it."""
+    mlp = getattr(body.layers[-1], "mlp", None)
+    if mlp is None:
+        yield
+        return
+    body.layers[-1].mlp = _AtRows(mlp, rows)
+    try:
+        yield
+    finally:
+        body.layers[-1].mlp = mlp
+
+
+class _AtRows(torch.nn.Module):
+    """`inner` applied to some rows of [1, rows, hidden], zero at the others."""
+
+    def __init__(self, inner: torch.nn.Module, rows: torch.Tensor) -> None:
+        super().__init__()
+        self.inner = inner
+        self.rows = rows
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        out = torch.zeros_like(hidden)
+        out[:, self.rows] = self.inner(hidden[:, self.rows])
+        return out
+
+
+@contextmanager
+def _attention_of_transformers(body: Any) -> Iterator[None]:
+    body.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        body.set_attn_implementation(NAME)

@@ -10,9 +10,14 @@ import transformers
 from services.core.contracts import VerifierInfo
 from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory, check_vocabulary
+from services.verifier.attention import NAME as ATTENTION
 from services.verifier.families.registry import family_of
+from services.verifier.memory import keep_activations
 from services.verifier.model import RewardModel
 from services.verifier.settings import VerifierSettings
+
+# Larger than any activation of a CPU batch: 4,096 tokens of a 7B model's widest layer are 180 MB in float32.
+_KEPT_BLOCK_BYTES = 2**28
 
 
 def load_reward_model(settings: VerifierSettings) -> RewardModel:
@@ -36,12 +41,21 @@ def load_reward_model(settings: VerifierSettings) -> RewardModel:
         family=family.name,
         default_aggregation=family.default_aggregation,
     )
-    pad_id = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else tokenizer.eos_token_id
-    return RewardModel(body.to(device).eval(), head.to(device), family, pad_id, info)
+    if device.type == "cpu":
+        keep_activations(_KEPT_BLOCK_BYTES)
+    cache_bytes = settings.prefix_cache_mib * 2**20
+    return RewardModel(body.to(device).eval(), head.to(device), family, info, cache_bytes=cache_bytes)
 
 
 def _load_body(directory: Path, dtype: torch.dtype) -> Any:
-    body, report = _load(transformers.AutoModel, directory, use_safetensors=True, dtype=dtype, output_loading_info=True)
+    body, report = _load(
+        transformers.AutoModel,
+        directory,
+        use_safetensors=True,
+        dtype=dtype,
+        attn_implementation=ATTENTION,
+        output_loading_info=True,
+    )
     # transformers fills what is missing with random numbers, and scores would look like scores.
     if report["missing_keys"] or report["mismatched_keys"]:
         raise ModelLoadError(

@@ -1,10 +1,8 @@
-"""What the verifier counts: load, batches, and how much of them was padding."""
+"""What the verifier counts: load, batches, and how many of their tokens had to be computed."""
 
 from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
-
-from services.verifier.batching import padded_tokens
 
 _TOKEN_BUCKETS = (64, 256, 1024, 2048, 4096, 8192, 16_384, 32_768, 65_536)
 _SOLUTION_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,10 +20,28 @@ class VerifierMetrics:
             ("outcome",),
             registry=registry,
         )
-        self._tokens = Counter("e2h_verifier_tokens_total", "Tokens that went through the model", registry=registry)
-        self._padding = Counter("e2h_verifier_padding_tokens_total", "Padding that was computed", registry=registry)
+        self.expired = Counter(
+            "e2h_verifier_expired_total", "Solutions whose deadline came before their turn", registry=registry
+        )
+        self.out_of_memory = Counter(
+            "e2h_verifier_out_of_memory_total", "Forward passes that the device had no memory for", registry=registry
+        )
+        self.max_batch_tokens = Gauge(
+            "e2h_verifier_max_batch_tokens", "Tokens of a batch at most; falls when memory ends", registry=registry
+        )
+        self.prefix_cache_bytes = Gauge(
+            "e2h_verifier_prefix_cache_bytes", "Keys and values kept for prefixes that come again", registry=registry
+        )
+        self._tokens = Counter(
+            "e2h_verifier_tokens_total", "Tokens of the solutions that were scored", registry=registry
+        )
+        self._computed = Counter(
+            "e2h_verifier_tokens_computed_total",
+            "Tokens that went through the model: shared prefixes once, known ones never",
+            registry=registry,
+        )
         self._batch_tokens = Histogram(
-            "e2h_verifier_batch_tokens", "Padded tokens of a batch", registry=registry, buckets=_TOKEN_BUCKETS
+            "e2h_verifier_batch_tokens", "Tokens a batch computed", registry=registry, buckets=_TOKEN_BUCKETS
         )
         self._batch_solutions = Histogram(
             "e2h_verifier_batch_solutions", "Solutions of a batch", registry=registry, buckets=_SOLUTION_BUCKETS
@@ -40,12 +56,12 @@ class VerifierMetrics:
             "e2h_verifier_inference_seconds", "Time of a forward pass", registry=registry, buckets=_SECONDS_BUCKETS
         )
 
-    def batch(self, lengths: Sequence[int], seconds: float) -> None:
-        padded = padded_tokens(lengths)
-        self._batch_tokens.observe(padded)
+    def batch(self, lengths: Sequence[int], computed: int, seconds: float) -> None:
+        """A forward pass over solutions of these lengths, of which so many tokens were computed."""
+        self._batch_tokens.observe(computed)
         self._batch_solutions.observe(len(lengths))
         self._tokens.inc(sum(lengths))
-        self._padding.inc(padded - sum(lengths))
+        self._computed.inc(computed)
         self._inference_seconds.observe(seconds)
 
     def waited(self, seconds: float) -> None:

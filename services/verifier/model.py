@@ -1,44 +1,68 @@
-"""A reward model ready to score: body, head and family of one checkpoint."""
+"""A reward model ready to score: engine and family of one checkpoint."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import torch
+from typing import Any
 
 from services.core.contracts import VerifierInfo
+from services.verifier.engine import RowScores, TrieEngine
 from services.verifier.families.base import Encoded, Family
-from services.verifier.forward import forward
+from services.verifier.forward import plain_forward
 from services.verifier.head import Head
 
 
 @dataclass(frozen=True, slots=True)
 class RawScores:
-    """Probabilities of one solution as the model gave them; may hold NaN, which the caller must refuse."""
+    """Probabilities of one solution as the model gave them; may hold NaN, which the caller must refuse.
+
+    `computed` counts its tokens that went through the model, as in `RowScores`.
+    """
 
     steps: tuple[float, ...]
     outcome: float | None
+    computed: int = 0
 
 
 class RewardModel:
     """Scores batches of encoded solutions. Blocking: call it from a worker thread."""
 
-    def __init__(self, body: torch.nn.Module, head: Head, family: Family, pad_id: int, info: VerifierInfo) -> None:
+    def __init__(self, body: Any, head: Head, family: Family, info: VerifierInfo, *, cache_bytes: int = 0) -> None:
+        """`cache_bytes` bounds what is kept of prefixes across calls. Raises `ModelLoadError`."""
         self.body = body
         self.head = head
         self.family = family
-        self.pad_id = pad_id
         self.info = info
+        self.engine = TrieEngine(body, head, cache_bytes)
 
     @property
     def context_length(self) -> int:
         return self.info.context_length or 0
 
+    @property
+    def device_type(self) -> str:
+        """cpu or cuda."""
+        return self.head.device.type
+
+    @property
+    def cached_bytes(self) -> int:
+        """Bytes of keys and values that are kept of prefixes."""
+        return self.engine.cached_bytes
+
+    def forget(self) -> None:
+        """Drop what is kept of prefixes, for the memory."""
+        self.engine.forget()
+
     def score(self, batch: Sequence[Encoded]) -> list[RawScores]:
-        """Scores of each solution, in order."""
-        values = forward(self.body, self.head, batch, self.pad_id)
-        return [_raw(encoded, found.tolist()) for encoded, found in zip(batch, values, strict=True)]
+        """Scores of each solution, in order. Raises `DeviceOutOfMemory`."""
+        found = self.engine.score(batch)
+        return [_raw(encoded, rows) for encoded, rows in zip(batch, found, strict=True)]
+
+    def score_plainly(self, encoded: Encoded) -> RawScores:
+        """The scores of one solution by a forward pass without any of the engine, for comparison."""
+        values = tuple(plain_forward(self.body, self.head, encoded).tolist())
+        return _raw(encoded, RowScores(values, len(encoded.ids)))
 
 
-def _raw(encoded: Encoded, probabilities: list[float]) -> RawScores:
-    count = len(encoded.step_rows)
-    return RawScores(tuple(probabilities[:count]), None if encoded.outcome_row is None else probabilities[-1])
+def _raw(encoded: Encoded, rows: RowScores) -> RawScores:
+    outcome = None if encoded.outcome_row is None else rows.values[-1]
+    return RawScores(rows.values[: len(encoded.step_rows)], outcome, rows.computed)

@@ -1,8 +1,8 @@
 """The start-up self-test of a reward model: refuse to serve rather than score wrong.
 
-A built-in solution must give one finite probability a step; a batch must score each sequence as that sequence scores
-alone; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out again, which
-catches a tokenizer or a prompt format that is not the one of training.
+A built-in solution must give one finite probability a step; a packed batch must score each sequence as a plain forward
+pass scores it alone; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out
+again, which catches a tokenizer or a prompt format that is not the one of training.
 """
 
 import math
@@ -40,7 +40,7 @@ def self_test(model: RewardModel) -> None:
     for encoded, scores in zip(batch, together, strict=True):
         _check_shape(encoded, scores)
         _check_close(
-            scores, _alone(model, encoded), tolerance, "a batch scores a solution otherwise than it scores alone"
+            scores, model.score_plainly(encoded), tolerance, "a batch scores otherwise than a plain forward pass"
         )
     golden = getattr(model.body.config, "e2h", {}).get("golden")
     if golden is not None:

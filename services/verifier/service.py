@@ -18,7 +18,7 @@ from services.core.contracts import (
     StepScore,
     VerifierInfo,
 )
-from services.core.errors import ContextLengthExceeded, E2HError, InvalidRequest, ModelNotFound, NotReady
+from services.core.errors import ContextLengthExceeded, E2HError, InvalidRequest, ItemTooLarge, ModelNotFound, NotReady
 from services.core.steps import split_steps
 from services.verifier.batcher import Batcher, Scored
 from services.verifier.families.base import Encoded
@@ -27,6 +27,9 @@ from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RewardModel
 from services.verifier.selftest import self_test
 from services.verifier.settings import VerifierSettings
+
+# Tokens of a forward pass where the settings name none. More gain nothing on a CPU; a GPU wants its matrices large.
+_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
 
 
 class LocalVerifier:
@@ -44,7 +47,7 @@ class LocalVerifier:
         self._batcher = Batcher(
             self._model,
             self._metrics,
-            max_batch_tokens=self._settings.max_batch_tokens,
+            max_batch_tokens=self._settings.max_batch_tokens or _BATCH_TOKENS[self._model.device_type],
             max_queue_tokens=self._settings.max_queue_tokens,
             gather_s=self._settings.gather_ms / 1000,
         )
@@ -72,14 +75,15 @@ class LocalVerifier:
         encoded = await asyncio.to_thread(_encode_all, model, request)
         tokenized = time.perf_counter()
         fitting = [item for item in encoded if isinstance(item, Encoded)]
-        scored = await batcher.score(fitting)
+        scored = await batcher.score(fitting, group=request.problem)
         answers = iter(scored)
         solutions = [
-            _scored(place, item, next(answers)) if isinstance(item, Encoded) else _failed(place, item)
+            _solution(place, item, next(answers)) if isinstance(item, Encoded) else _failed(place, item)
             for place, item in enumerate(encoded)
         ]
         self._count(solutions)
-        return _response(model, solutions), _timings(tokenized - began, scored)
+        ran = [one for one in scored if isinstance(one, Scored)]
+        return _response(model, solutions, ran), _timings(tokenized - began, ran)
 
     def _count(self, solutions: Sequence[SolutionScore]) -> None:
         for solution in solutions:
@@ -115,6 +119,10 @@ def _encode(model: RewardModel, problem: str, place: int, solution: SolutionInpu
     return encoded
 
 
+def _solution(place: int, encoded: Encoded, scored: Scored | ItemTooLarge) -> SolutionScore:
+    return _failed(place, scored) if isinstance(scored, ItemTooLarge) else _scored(place, encoded, scored)
+
+
 def _scored(place: int, encoded: Encoded, scored: Scored) -> SolutionScore:
     steps, outcome = scored.raw.steps, scored.raw.outcome
     if not all(is_probability(p) for p in (*steps, *([] if outcome is None else [outcome]))):
@@ -148,14 +156,15 @@ def _failed(place: int, error: E2HError, encoded: Encoded | None = None) -> Solu
     )
 
 
-def _response(model: RewardModel, solutions: list[SolutionScore]) -> ScoreResponse:
+def _response(model: RewardModel, solutions: list[SolutionScore], scored: Sequence[Scored]) -> ScoreResponse:
     tokens = sum(s.tokens for s in solutions)
+    computed = sum(s.raw.computed for s in scored)
     return ScoreResponse(
         id=f"score-{uuid.uuid4().hex}",
         model=model.info.id,
         kind=model.info.kind,
         solutions=solutions,
-        usage=ScoreUsage(tokens=tokens, tokens_computed=tokens, tokens_cached=0),
+        usage=ScoreUsage(tokens=tokens, tokens_computed=computed, tokens_cached=tokens - computed),
     )
 
 

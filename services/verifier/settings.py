@@ -29,8 +29,14 @@ class VerifierSettings(BaseSettings):
     threads: int | None = Field(
         default=None, ge=1, description="CPU threads of the forward pass; lower it to leave cores to the generator."
     )
-    max_batch_tokens: int = Field(
-        default=16_384, ge=64, description="Padded tokens of one forward pass; bounds its memory and its latency."
+    max_batch_tokens: int | None = Field(
+        default=None,
+        ge=64,
+        description="Tokens that one forward pass computes; bounds its memory and its latency. Default: 4096 on a CPU, "
+        "16384 on a GPU.",
+    )
+    prefix_cache_mib: int = Field(
+        default=1024, ge=0, description="Memory for keys and values of prefixes that may come again; 0 keeps none."
     )
     max_queue_tokens: int = Field(
         default=2_000_000, ge=1024, description="Tokens that may wait; beyond it callers get 429 at once."

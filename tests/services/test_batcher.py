@@ -10,8 +10,10 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from services.core.errors import InternalError, NotReady, Overloaded
+from services.core.errors import DeadlineExceeded, InternalError, ItemTooLarge, NotReady, Overloaded
+from services.runtime import context
 from services.verifier.batcher import Batcher, Scored
+from services.verifier.engine import DeviceOutOfMemory
 from services.verifier.families.base import Encoded
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RawScores, RewardModel
@@ -26,7 +28,7 @@ def item(name: int, length: int = 10) -> Encoded:
 
 
 def by_name(batch: Sequence[Encoded]) -> list[RawScores]:
-    return [RawScores((encoded.ids[0] / 100,), None) for encoded in batch]
+    return [RawScores((encoded.ids[0] / 100,), None, len(encoded.ids)) for encoded in batch]
 
 
 @dataclass
@@ -36,6 +38,11 @@ class FakeModel:
     answer: Answer = by_name
     batches: list[list[int]] = field(default_factory=list)
     open: threading.Event = field(default_factory=threading.Event)
+    cached_bytes: int = 0
+    forgotten: int = 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
 
     def score(self, batch: Sequence[Encoded]) -> list[RawScores]:
         self.batches.append([encoded.ids[0] for encoded in batch])
@@ -68,18 +75,24 @@ def open_model(answer: Answer = by_name) -> FakeModel:
     return model
 
 
-def names(scored: Sequence[Scored]) -> list[int]:
-    return [round(s.raw.steps[0] * 100) for s in scored]
+def scores(answers: Sequence[Scored | ItemTooLarge]) -> list[Scored]:
+    """The answers, none of which may be an error."""
+    assert not [answer for answer in answers if isinstance(answer, ItemTooLarge)]
+    return [answer for answer in answers if isinstance(answer, Scored)]
 
 
-async def occupied(batcher: Batcher, model: FakeModel) -> "asyncio.Task[list[Scored]]":
+def names(answers: Sequence[Scored | ItemTooLarge]) -> list[int]:
+    return [round(s.raw.steps[0] * 100) for s in scores(answers)]
+
+
+async def occupied(batcher: Batcher, model: FakeModel) -> "asyncio.Task[list[Scored | ItemTooLarge]]":
     """A caller whose batch holds the device."""
     first = asyncio.create_task(batcher.score([item(1)]))
     assert await eventually(lambda: len(model.batches) == 1)
     return first
 
 
-async def queued(batcher: Batcher, *items: Encoded) -> "asyncio.Task[list[Scored]]":
+async def queued(batcher: Batcher, *items: Encoded) -> "asyncio.Task[list[Scored | ItemTooLarge]]":
     """A caller who waits in the queue."""
     caller = asyncio.create_task(batcher.score(items))
     await asyncio.sleep(0)
@@ -92,7 +105,7 @@ async def test_concurrent_callers_share_a_forward_pass() -> None:
         answers = await asyncio.gather(*(batcher.score([item(name)]) for name in (3, 1, 2)))
     assert [names(scored) for scored in answers] == [[3], [1], [2]]
     assert model.batches == [[3, 1, 2]]
-    assert {s.batch_solutions for scored in answers for s in scored} == {3}
+    assert {s.batch_solutions for scored in answers for s in scores(scored)} == {3}
 
 
 async def test_callers_who_come_while_the_device_is_busy_share_the_next_pass() -> None:
@@ -234,7 +247,7 @@ async def test_closing_answers_everyone_who_waits_and_lets_the_running_batch_end
         outcomes = await asyncio.wait_for(asyncio.gather(first, second, return_exceptions=True), timeout=2)
         await closing
     assert isinstance(outcomes[1], NotReady)
-    assert isinstance(outcomes[0], NotReady) or names(cast(list[Scored], outcomes[0])) == [1]
+    assert isinstance(outcomes[0], NotReady) or names(cast(list[Scored | ItemTooLarge], outcomes[0])) == [1]
 
 
 async def test_closing_does_not_block_the_event_loop_while_a_batch_runs() -> None:
@@ -257,6 +270,103 @@ async def test_closing_does_not_block_the_event_loop_while_a_batch_runs() -> Non
 
 async def test_times_and_sizes_are_told_with_the_scores() -> None:
     async with running(open_model()) as batcher:
-        scored = await batcher.score([item(1, 10), item(2, 30)])
-    assert {(s.batch_tokens, s.batch_solutions) for s in scored} == {(60, 2)}
+        scored = scores(await batcher.score([item(1, 10), item(2, 30)]))
+    assert {(s.batch_tokens, s.batch_solutions) for s in scored} == {(40, 2)}
     assert all(s.queue_s >= 0 and s.inference_s >= 0 for s in scored)
+
+
+def fits(tokens: int) -> Answer:
+    """A device that holds this many tokens."""
+
+    def answer(batch: Sequence[Encoded]) -> list[RawScores]:
+        if sum(len(encoded.ids) for encoded in batch) > tokens:
+            raise DeviceOutOfMemory
+        return by_name(batch)
+
+    return answer
+
+
+async def test_a_batch_that_the_device_cannot_hold_is_halved_until_it_can() -> None:
+    model, registry = open_model(fits(200)), CollectorRegistry()
+    async with running(model, registry=registry) as batcher:
+        answers = await batcher.score([item(name, 90) for name in range(1, 9)])
+        assert names(answers) == list(range(1, 9))
+        assert batcher.alive
+        lowered = registry.get_sample_value("e2h_verifier_max_batch_tokens")
+        assert lowered == 180
+        model.batches.clear()
+        assert names(await batcher.score([item(name, 90) for name in range(1, 5)])) == [1, 2, 3, 4]
+    assert model.batches == [[1, 2], [3, 4]]
+    assert model.forgotten > 0
+    assert registry.get_sample_value("e2h_verifier_out_of_memory_total") == 3
+
+
+async def test_only_the_solution_that_fails_alone_errs() -> None:
+    model = open_model(fits(200))
+    async with running(model) as batcher:
+        small, large, other = await batcher.score([item(1, 90), item(2, 300), item(3, 90)])
+    assert names([small, other]) == [1, 3]
+    assert isinstance(large, ItemTooLarge)
+    assert large.code == "item_too_large_for_device"
+
+
+async def test_interactive_callers_overtake_background_ones() -> None:
+    model = FakeModel()
+
+    async def in_background(batcher: Batcher) -> "asyncio.Task[list[Scored | ItemTooLarge]]":
+        context.set_priority("batch")
+        return await queued(batcher, item(5))
+
+    async with running(model) as batcher:
+        first = await occupied(batcher, model)
+        later = await asyncio.create_task(in_background(batcher))
+        now = await queued(batcher, item(2))
+        model.open.set()
+        await asyncio.gather(first, later, now)
+    assert model.batches == [[1], [2], [5]]
+
+
+async def test_what_cannot_come_in_time_is_refused_and_never_run() -> None:
+    model, registry = FakeModel(), CollectorRegistry()
+
+    async def hurried(batcher: Batcher) -> "asyncio.Task[list[Scored | ItemTooLarge]]":
+        context.set_budget(0.01)
+        return await queued(batcher, item(5))
+
+    async with running(model, registry=registry) as batcher:
+        first = await occupied(batcher, model)
+        late = await asyncio.create_task(hurried(batcher))
+        patient = await queued(batcher, item(2))
+        await asyncio.sleep(0.02)
+        model.open.set()
+        outcomes = await asyncio.gather(first, late, patient, return_exceptions=True)
+    assert isinstance(outcomes[1], DeadlineExceeded)
+    assert model.batches == [[1], [2]]
+    assert registry.get_sample_value("e2h_verifier_expired_total") == 1
+    assert registry.get_sample_value("e2h_verifier_queue_tokens") == 0
+
+
+async def test_a_full_batch_waits_behind_the_running_one_and_the_rest_stay_open_to_others() -> None:
+    model = FakeModel()
+    async with running(model, budget=30) as batcher:
+        first = await occupied(batcher, model)
+        many = [await queued(batcher, item(name)) for name in range(2, 7)]
+        await asyncio.sleep(0.01)
+        late = await queued(batcher, item(7))
+        model.open.set()
+        await asyncio.gather(first, *many, late)
+    assert model.batches == [[1], [2, 3, 4], [5, 6, 7]]
+
+
+async def test_a_problems_solutions_stay_together() -> None:
+    model = FakeModel()
+    async with running(model, budget=20) as batcher:
+        first = await occupied(batcher, model)
+        callers = [
+            asyncio.create_task(batcher.score([item(name)], group=group))
+            for name, group in ((2, "p"), (3, "q"), (4, "p"))
+        ]
+        await asyncio.sleep(0)
+        model.open.set()
+        await asyncio.gather(first, *callers)
+    assert model.batches == [[1], [2, 4], [3]]

@@ -257,8 +257,8 @@ class Leaking(RewardModel):
 
 def test_batch_mates_that_influence_each_other_are_caught(checkpoint_of: CheckpointOf) -> None:
     sound = load(checkpoint_of("oprm"))
-    with pytest.raises(ModelLoadError, match="alone"):
-        self_test(Leaking(sound.body, sound.head, sound.family, sound.pad_id, sound.info))
+    with pytest.raises(ModelLoadError, match="plain forward"):
+        self_test(Leaking(sound.body, sound.head, sound.family, sound.info))
 
 
 # --- what cannot be served -------------------------------------------------------------------------------------------

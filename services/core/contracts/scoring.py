@@ -70,7 +70,10 @@ class SolutionScore(Wire):
 
 
 class ScoreUsage(Wire):
-    """`tokens` = length of all inputs; `tokens_computed` went through the model; `tokens_cached` were known."""
+    """`tokens` = length of all inputs; `tokens_computed` of them went through the model.
+
+    `tokens_cached` did not: the same prefix had been computed for another solution of the batch or for an earlier one.
+    """
 
     tokens: int
     tokens_computed: int

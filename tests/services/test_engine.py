@@ -1,0 +1,254 @@
+"""The packed forward against transformers' own: any decoder, any batch mates, any kept state, on both attentions."""
+
+import random
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import (
+    LlamaConfig,
+    LlamaModel,
+    MistralConfig,
+    MistralModel,
+    Qwen2Config,
+    Qwen2Model,
+    Qwen3Config,
+    Qwen3Model,
+)
+
+from services.core.errors import ModelLoadError
+from services.verifier import attention
+from services.verifier.engine import DeviceOutOfMemory, TrieEngine
+from services.verifier.families.base import Encoded
+from services.verifier.forward import plain_forward
+from services.verifier.head import Head, Linear
+from services.verifier.trie import key_of, pack
+
+VOCABULARY = 97
+PLENTY = 1 << 28
+_SIZES: dict[str, Any] = {
+    "vocab_size": VOCABULARY,
+    "hidden_size": 48,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 6,
+    "num_key_value_heads": 2,
+    "head_dim": 8,
+    "max_position_embeddings": 4096,
+}
+DECODERS = {
+    "llama": (LlamaModel, LlamaConfig),
+    "qwen2": (Qwen2Model, Qwen2Config),
+    "qwen3": (Qwen3Model, Qwen3Config),
+    "mistral": (MistralModel, MistralConfig),
+}
+
+
+def engine_of(name: str = "llama", cache_bytes: int = PLENTY) -> TrieEngine:
+    torch.manual_seed(1)
+    model, config = DECODERS[name]
+    body = model(config(**_SIZES, attn_implementation=attention.NAME)).eval()
+    return TrieEngine(body, Head((Linear(torch.randn(1, 48), torch.zeros(1)),)), cache_bytes)
+
+
+def plainly(engine: TrieEngine, encoded: Encoded) -> list[float]:
+    return plain_forward(engine._body, engine._head, encoded).tolist()
+
+
+def solutions(count: int, prompt: int, steps: int, seed: int = 0, step: int = 6) -> list[Encoded]:
+    """Solutions of one problem with 1 to `steps` steps; half of them begin with the same step."""
+    draw = random.Random(seed)
+    question = [draw.randrange(VOCABULARY) for _ in range(prompt)]
+    opening = [draw.randrange(VOCABULARY) for _ in range(step)]
+    made = []
+    for place in range(count):
+        ids, rows = list(question), []
+        for k in range(draw.randint(1, steps)):
+            ids += (
+                opening if k == 0 and place % 2 else [draw.randrange(VOCABULARY) for _ in range(draw.randint(1, step))]
+            )
+            rows.append(len(ids) - 1)
+        made.append(Encoded(tuple(ids), tuple(rows), None))
+    return made
+
+
+def check(engine: TrieEngine, batch: list[Encoded]) -> int:
+    """Compare with the plain forward; the number of tokens that were computed."""
+    scored = engine.score(batch)
+    for encoded, scores in zip(batch, scored, strict=True):
+        assert list(scores.values) == pytest.approx(plainly(engine, encoded), abs=1e-4)
+    return sum(scores.computed for scores in scored)
+
+
+def distinct(batch: list[Encoded]) -> int:
+    return len({encoded.ids[:end] for encoded in batch for end in range(1, len(encoded.ids) + 1)})
+
+
+# torch says so once a process; on a GPU it is compiled.
+uncompiled = pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile:UserWarning")
+
+
+@pytest.fixture(params=sorted(DECODERS))
+def decoder(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture(params=["grouped", "flex"])
+def either_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's attention, and the GPU's run uncompiled on a CPU."""
+    if request.param == "flex":
+        monkeypatch.setattr(attention, "_grouped", attention._flex)
+
+
+@uncompiled
+@pytest.mark.usefixtures("either_attention")
+@pytest.mark.parametrize("count", [1, 2, 16, 64])
+@pytest.mark.parametrize(("prompt", "steps"), [(3, 40), (80, 6)], ids=["short prompt", "long prompt"])
+def test_a_batch_scores_as_plain_forward_passes_do(decoder: str, count: int, prompt: int, steps: int) -> None:
+    batch = solutions(count, prompt, steps)
+    assert check(engine_of(decoder), batch) == distinct(batch)
+
+
+@uncompiled
+@pytest.mark.usefixtures("either_attention")
+def test_problems_share_a_batch(decoder: str) -> None:
+    engine = engine_of(decoder)
+    batch = [*solutions(5, 70, 4, seed=1), *solutions(3, 10, 9, seed=2), *solutions(1, 1, 1, seed=3)]
+    assert check(engine, batch) == distinct(batch)
+
+
+@uncompiled
+@pytest.mark.usefixtures("either_attention")
+def test_a_search_computes_its_new_tokens_only(decoder: str) -> None:
+    engine = engine_of(decoder)
+    draw = random.Random(5)
+    beams = [tuple(draw.randrange(VOCABULARY) for _ in range(90))]
+    known: set[tuple[int, ...]] = set()
+    for _ in range(5):
+        grown = [
+            (*beam, *(draw.randrange(VOCABULARY) for _ in range(draw.randint(2, 9)))) for beam in beams for _ in "1234"
+        ]
+        batch = [Encoded(ids, (len(ids) - 1,), None) for ids in grown]
+        needed = {ids[:end] for ids in grown for end in range(1, len(ids) + 1)}
+        assert check(engine, batch) == len(needed - known)
+        known |= needed
+        beams = draw.sample(grown, min(4, len(grown)))
+
+
+def test_a_question_asked_again_costs_nothing() -> None:
+    engine = engine_of()
+    batch = solutions(8, 30, 5)
+    first = engine.score(batch)
+    again = engine.score(batch)
+    assert [scores.values for scores in again] == [scores.values for scores in first]
+    assert sum(scores.computed for scores in again) == 0
+
+
+def test_a_row_that_was_not_read_before_is_computed_again() -> None:
+    engine = engine_of()
+    one = solutions(1, 30, 8)[0]
+    engine.score([one])
+    other = Encoded(one.ids, (5, *one.step_rows), None)
+    assert check(engine, [other]) == len(one.ids)
+
+
+@pytest.mark.parametrize("tokens", [0, 1, 50, 400])
+def test_a_small_bound_on_what_is_kept_changes_no_score_and_holds(tokens: int) -> None:
+    per_token = 3 * 2 * 2 * 8 * 4
+    engine = engine_of(cache_bytes=tokens * per_token)
+    for seed in range(4):
+        check(engine, solutions(6, 40, 6, seed=seed % 2))
+        assert engine.cached_bytes <= tokens * per_token
+
+
+@pytest.fixture(scope="module")
+def kept() -> TrieEngine:
+    return engine_of(cache_bytes=1 << 16)
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(seeds=st.lists(st.integers(0, 3), min_size=1, max_size=3, unique=True), data=st.data())
+def test_neither_mates_nor_order_nor_what_came_before_change_a_score(
+    kept: TrieEngine, seeds: list[int], data: st.DataObject
+) -> None:
+    batch = [one for seed in seeds for one in solutions(4, 20 * seed + 1, 7, seed=seed)]
+    order = data.draw(st.permutations(range(len(batch))))
+    chosen = [batch[place] for place in order[: data.draw(st.integers(1, len(batch)))]]
+    check(kept, chosen)
+
+
+def test_equal_solutions_are_computed_once() -> None:
+    one = solutions(1, 20, 5)[0]
+    assert check(engine_of(), [one, one, one]) == len(one.ids)
+
+
+def test_nan_in_one_solution_stays_there_and_is_not_kept() -> None:
+    engine = engine_of()
+    batch = solutions(6, 20, 5)
+    poison = VOCABULARY - 1
+    batch = [Encoded(tuple(t % poison for t in one.ids), one.step_rows, None) for one in batch]
+    spoilt = Encoded((*batch[0].ids, poison, 1, 2), (*batch[0].step_rows, len(batch[0].ids) + 2), None)
+    sound = engine._body.embed_tokens.weight[poison].clone()
+    with torch.no_grad():
+        engine._body.embed_tokens.weight[poison] = float("nan")
+    *others, bad = engine.score([*batch, spoilt])
+    assert all(value == value for scores in others for value in scores.values)
+    assert bad.values[-1] != bad.values[-1]
+    assert all(value == value for value in bad.values[:-1])
+    with torch.no_grad():
+        engine._body.embed_tokens.weight[poison] = sound
+    check(engine, [spoilt, *batch])
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory"), id="cuda"),
+        pytest.param(RuntimeError("DefaultCPUAllocator: can't allocate memory"), id="cpu"),
+        pytest.param(MemoryError(), id="python"),
+    ],
+)
+def test_want_of_memory_has_a_name_of_its_own(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patch:
+        patch.setattr("services.verifier.engine.packed_forward", fail)
+        with pytest.raises(DeviceOutOfMemory):
+            engine.score(solutions(2, 5, 2))
+    engine.forget()
+    check(engine, solutions(2, 5, 2))
+
+
+def test_another_runtime_error_is_not_taken_for_want_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = engine_of()
+
+    def fail(*_: Any, **__: Any) -> None:
+        raise RuntimeError("shapes")
+
+    monkeypatch.setattr("services.verifier.engine.packed_forward", fail)
+    with pytest.raises(RuntimeError, match="shapes"):
+        engine.score(solutions(2, 5, 2))
+
+
+def test_a_decoder_that_does_not_use_our_attention_is_refused() -> None:
+    body = LlamaModel(LlamaConfig(**_SIZES)).eval()
+    with pytest.raises(ModelLoadError, match="cannot be packed"):
+        TrieEngine(body, Head((Linear(torch.randn(1, 48), torch.zeros(1)),)), 0)
+
+
+@pytest.mark.parametrize("option", ["softcap", "s_aux"])
+def test_attention_with_more_than_we_compute_is_refused(option: str) -> None:
+    tensor = torch.zeros(1, 1, 1, 8)
+    with pytest.raises(ValueError, match="trie"):
+        attention.packed_attention(torch.nn.Module(), tensor, tensor, tensor, None, 1.0)
+    engine = engine_of()
+    module = engine._body.layers[0].self_attn
+    with pytest.raises(ValueError, match=option):
+        attention.packed_attention(
+            module, tensor, tensor, tensor, None, 1.0, trie=attention.Plan(pack([key_of([0])]), (), ()), **{option: 1.0}
+        )
