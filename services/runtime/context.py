@@ -38,11 +38,6 @@ def deadline() -> float:
     return _deadline.get()
 
 
-def remaining_s() -> float:
-    """Seconds until the deadline; negative after it, infinite without one."""
-    return deadline() - time.monotonic()
-
-
 def set_budget(seconds: float) -> None:
     """Give the current task, and the tasks it starts, this many seconds from now."""
     _deadline.set(time.monotonic() + seconds)

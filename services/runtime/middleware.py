@@ -9,8 +9,9 @@ import structlog
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from services.core.errors import Draining, E2HError, InternalError
-from services.runtime.context import set_request_id
+from services.core.errors import Draining, E2HError, InternalError, InvalidRequest
+from services.runtime import context
+from services.runtime.budget import read_budget
 from services.runtime.faults import error_response
 from services.runtime.metrics import UNKNOWN_ROUTE, HttpMetrics
 
@@ -32,13 +33,16 @@ class RequestContext:
             await self._app(scope, receive, send)
             return
         current = _accepted_id(scope) or uuid.uuid4().hex
-        set_request_id(current)
+        context.set_request_id(current)
         structlog.contextvars.bind_contextvars(request_id=current)
         exchange = _Exchange(send, current)
         began = time.perf_counter()
         with self._metrics.inflight.track_inprogress():
             try:
+                read_budget(scope["headers"])
                 await self._app(scope, receive, exchange.send)
+            except InvalidRequest as error:  # of the headers; the app answers its own
+                await exchange.fail(scope, receive, error)
             except asyncio.CancelledError:
                 # The server's drain time-out cuts what still runs.
                 await exchange.fail(scope, receive, Draining("the service is stopping"))

@@ -539,3 +539,14 @@ async def test_a_stream_whose_reader_leaves_stops_the_samples() -> None:
         assert b"event: completion" in await reader.readuntil(b"data:")
         writer.close()
         assert await eventually(lambda: generator.cancelled == 1)
+
+
+@pytest.mark.parametrize("value", ["-1", "0", "abc", "1.5", ""])
+async def test_a_time_budget_that_is_none_is_refused(value: str) -> None:
+    headers = (("content-type", "application/json"), ("x-request-timeout-ms", value))
+    refused(await World().send("/v1/solve", Sent(b"{}", headers)), 422, "invalid_body", "x-request-timeout-ms")
+
+
+async def test_a_class_that_is_none_is_refused() -> None:
+    headers = (("content-type", "application/json"), ("x-priority", "urgent"))
+    refused(await World().send("/v1/score", Sent(b"{}", headers)), 422, "invalid_body", "x-priority")
