@@ -5,8 +5,8 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from services.core.contracts import ErrorEnvelope
-from services.core.errors import UpstreamContract, UpstreamUnavailable, error_from_wire
+from services.core.errors import UpstreamContract, UpstreamUnavailable
+from services.runtime.refusals import read_refusal
 
 Model = TypeVar("Model", bound=BaseModel)
 # A solve on a CPU takes minutes; a person who waits can interrupt.
@@ -24,10 +24,10 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise UpstreamUnavailable(f"no server answers there ({type(error).__name__})") from error
+    if not response.is_success:
+        told = read_refusal(response.status_code, response.content, response.headers)
+        raise told or UpstreamContract("the server there does not speak e2h's API")
     try:
-        if response.is_success:
-            return model.model_validate_json(response.content)
-        body_error = ErrorEnvelope.model_validate_json(response.content).error
+        return model.model_validate_json(response.content)
     except ValidationError as error:
         raise UpstreamContract("the server there does not speak e2h's API") from error
-    raise error_from_wire(response.status_code, body_error.code, body_error.message, body_error.param)

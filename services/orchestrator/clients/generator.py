@@ -11,7 +11,8 @@ from services.core.contracts import (
     ModelInfo,
 )
 from services.core.errors import UpstreamContract
-from services.orchestrator.clients.transport import Upstream, refusal
+from services.orchestrator.clients.transport import Upstream
+from services.runtime.refusals import refusal
 
 # An error inside a stream has no status line; its code says what it is, and it is the service's fault.
 _STREAM_ERROR_STATUS = 503

@@ -1,4 +1,4 @@
-"""HTTP to one upstream service: connections, and its faults as our exceptions. Knows no contract but the envelope."""
+"""HTTP to one upstream service: connections, and its faults as our exceptions. Knows no contract."""
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -7,16 +7,9 @@ from typing import TypeVar
 import httpx2
 from pydantic import BaseModel, ValidationError
 
-from services.core.contracts import ErrorBody, ErrorEnvelope
-from services.core.errors import (
-    E2HError,
-    MethodNotAllowed,
-    NotFound,
-    UpstreamContract,
-    UpstreamUnavailable,
-    error_from_wire,
-)
+from services.core.errors import MethodNotAllowed, NotFound, UpstreamContract, UpstreamUnavailable
 from services.runtime.context import request_id
+from services.runtime.refusals import read_refusal
 
 Model = TypeVar("Model", bound=BaseModel)
 # A probe that takes longer says enough.
@@ -83,19 +76,12 @@ class Upstream:
     def _raise_refusal(self, response: httpx2.Response) -> None:
         if response.is_success:
             return
-        try:
-            body = ErrorEnvelope.model_validate_json(response.content).error
-        except ValidationError:
-            raise UpstreamUnavailable(f"the {self.name} failed with status {response.status_code}") from None
-        if body.code in (NotFound.code, MethodNotAllowed.code):
+        error = read_refusal(response.status_code, response.content, response.headers)
+        if error is None:
+            raise UpstreamUnavailable(f"the {self.name} failed with status {response.status_code}")
+        if isinstance(error, NotFound | MethodNotAllowed):
             raise UpstreamContract(f"the {self.name} does not know this route; its URL may be another service's")
-        wait = response.headers.get("retry-after", "")
-        raise refusal(response.status_code, body, float(wait) if wait.isdecimal() else 1.0)
-
-
-def refusal(status: int, body: ErrorBody, retry_after_s: float = 1.0) -> E2HError:
-    """The exception that the other side raised."""
-    return error_from_wire(status, body.code, body.message, body.param, retry_after_s)
+        raise error
 
 
 def upstream(name: str, base_url: str, *, connect_timeout_s: float, read_timeout_s: float) -> Upstream:
