@@ -4,7 +4,7 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import GenerateRequest, ScoreRequest
+from services.core.contracts import GenerateRequest
 from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
@@ -15,7 +15,7 @@ from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.serving import Service
 from services.runtime.settings import RuntimeSettings
-from services.verifier.api import scoring_router
+from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
 from services.verifier.settings import VerifierSettings
@@ -44,8 +44,13 @@ class AllInOne:
         lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready])
         app = build_app(
             title="e2h",
-            routers=[solve_router(self.solver), scoring_router(self.verifier), generate_router(self.generator)],
-            bodies=[*BODIES, ScoreRequest, GenerateRequest],
+            routers=[
+                solve_router(self.solver),
+                scoring_router(self.verifier),
+                rerank_router(self.verifier),
+                generate_router(self.generator),
+            ],
+            bodies=[*BODIES, *VERIFIER_BODIES, GenerateRequest],
             lifecycle=lifecycle,
             registry=self.registry,
             settings=runtime,

@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.core.contracts import GenerateRequest, ScoreRequest
+from services.core.contracts import GenerateRequest
 from services.core.ports import Generator, Verifier
 from services.generator.api import generate_router, generator_router
 from services.orchestrator.api.solve import BODIES, solve_router
@@ -19,7 +19,8 @@ from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.settings import RuntimeSettings
-from services.verifier.api import scoring_router, verifier_router
+from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
+from services.verifier.api import verifier_router
 
 
 def serving_app(
@@ -33,7 +34,7 @@ def serving_app(
     return build_app(
         title="test",
         routers=routers,
-        bodies=[*BODIES, ScoreRequest, GenerateRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, GenerateRequest],
         lifecycle=lifecycle,
         registry=registry or CollectorRegistry(),
         settings=settings or RuntimeSettings(),
@@ -52,7 +53,7 @@ def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSe
     """Every route behind one port, with metrics in one registry."""
     registry = CollectorRegistry()
     solver = Solver(generator, verifier, SolveMetrics(registry))
-    routers = [solve_router(solver), scoring_router(verifier), generate_router(generator)]
+    routers = [solve_router(solver), scoring_router(verifier), rerank_router(verifier), generate_router(generator)]
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 
 

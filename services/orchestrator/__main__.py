@@ -19,6 +19,7 @@ from services.runtime.app import Lifecycle, build_app
 from services.runtime.logs import configure_logging
 from services.runtime.serving import Service, run
 from services.runtime.settings import RuntimeSettings, load_settings
+from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
 
 
 def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
@@ -30,8 +31,9 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
     lifecycle = Lifecycle(checks=[generator.ready, verifier.ready])
     app = build_app(
         title="e2h",
-        routers=[solve_router(solver)],
-        bodies=BODIES,
+        # The verifier's routes, passed through, so that one public port is enough.
+        routers=[solve_router(solver), scoring_router(verifier), rerank_router(verifier)],
+        bodies=[*BODIES, *VERIFIER_BODIES],
         lifecycle=lifecycle,
         registry=registry,
         settings=runtime,

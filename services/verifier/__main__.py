@@ -4,11 +4,11 @@ import sys
 
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import ScoreRequest
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.logs import configure_logging
 from services.runtime.serving import Service, run
 from services.runtime.settings import RuntimeSettings, load_settings
+from services.runtime.verifier_routes import VERIFIER_BODIES
 from services.verifier.api import verifier_router
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
@@ -23,7 +23,7 @@ def build(settings: VerifierSettings, runtime: RuntimeSettings) -> Service:
     app = build_app(
         title="e2h verifier",
         routers=[verifier_router(verifier)],
-        bodies=[ScoreRequest],
+        bodies=VERIFIER_BODIES,
         lifecycle=lifecycle,
         registry=registry,
         settings=runtime,

@@ -22,16 +22,26 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMIT = 2 * 2**20
 CANARY = "canary-7f3a"
 SOLVE, VOTE, SCORE, GENERATE = "/v1/solve", "/v1/vote", "/v1/score", "/v1/generate"
-ROUTES = (SOLVE, VOTE, SCORE, GENERATE)
+RERANK, RERANK_V2 = "/v1/rerank", "/v2/rerank"
+ROUTES = (SOLVE, VOTE, SCORE, GENERATE, RERANK, RERANK_V2)
 BODIES: dict[str, dict[str, Any]] = {
     SOLVE: {"problem": CANARY, "n": 1},
     VOTE: {"candidates": [{"answer": CANARY, "score": 0.5}]},
     SCORE: {"problem": CANARY, "solutions": [{"steps": [CANARY]}]},
     GENERATE: {"problem": CANARY, "n": 1},
+    RERANK: {"query": CANARY, "documents": [CANARY]},
+    RERANK_V2: {"query": CANARY, "documents": [CANARY]},
 }
 # A string and a number of each body, to be put out of order.
-STRINGS = {SOLVE: "problem", VOTE: "strategy", SCORE: "problem", GENERATE: "problem"}
-NUMBERS = {SOLVE: "n", VOTE: "n", SCORE: "model", GENERATE: "n"}
+STRINGS = {
+    SOLVE: "problem",
+    VOTE: "strategy",
+    SCORE: "problem",
+    GENERATE: "problem",
+    RERANK: "query",
+    RERANK_V2: "query",
+}
+NUMBERS = {SOLVE: "n", VOTE: "n", SCORE: "model", GENERATE: "n", RERANK: "top_n", RERANK_V2: "top_n"}
 
 
 @dataclass(frozen=True)
@@ -227,6 +237,33 @@ def field_row(route: str, body: dict[str, Any], code: str, param: str | None, na
     return pytest.param(route, {**BODIES[route], **body}, code, param, id=f"{name} on {route}")
 
 
+def rerank_rows(route: str) -> list[Any]:
+    unsupported = "unsupported_parameter"
+    rows: list[tuple[dict[str, Any], str, str]] = [
+        *(({"query": query}, "empty_problem", "query") for query in ("", "  \n\t ", "\u00a0")),
+        ({"documents": []}, "empty", "documents"),
+        ({"documents": ["a"] * 1025}, "too_many_items", "documents"),
+        ({"documents": ["a", ""]}, "empty", "documents.1.text"),
+        ({"documents": [{"text": " \n"}]}, "empty", "documents.0.text"),
+        ({"documents": [{"text": "a", "title": CANARY}]}, "invalid_body", "documents.0.title"),
+        ({"documents": [{"title": CANARY}]}, "invalid_body", "documents.0.text"),
+        ({"documents": [[CANARY]]}, "invalid_body", "documents.0"),
+        ({"documents": CANARY}, "invalid_body", "documents"),
+        *(({"top_n": n}, "invalid_body", "top_n") for n in (0, -1, True, "2", 2.0)),
+        *(({"return_documents": value}, "invalid_body", "return_documents") for value in ("yes", 1)),
+        ({"rank_fields": [CANARY, "text"]}, unsupported, "rank_fields"),
+        ({"truncation": True}, unsupported, "truncation"),
+        ({"max_chunks_per_doc": 10}, unsupported, "max_chunks_per_doc"),
+        ({"max_tokens_per_doc": 4096}, unsupported, "max_tokens_per_doc"),
+        ({"relevant_spans": {"mode": "enabled"}}, unsupported, "relevant_spans"),
+        ({"priority": "high"}, "invalid_body", "priority"),
+        ({"return_embeddings": True}, "invalid_body", "return_embeddings"),
+    ]
+    return [
+        field_row(route, body, code, param, f"39 {param} {place}") for place, (body, code, param) in enumerate(rows)
+    ]
+
+
 def sampling_rows(route: str) -> list[Any]:
     rows = [
         ("temperature", -0.1),
@@ -262,6 +299,8 @@ FIELDS: list[Any] = [
     ),
     *sampling_rows(SOLVE),
     *sampling_rows(GENERATE),
+    *rerank_rows(RERANK),
+    *rerank_rows(RERANK_V2),
     *(
         field_row(route, {"n": 2, "sampling": {"temperature": 0}}, "identical_samples", None, "27 n greedy samples")
         for route in (SOLVE, GENERATE)
@@ -359,9 +398,14 @@ async def test_a_chunked_body_within_the_limit_is_read(route: str) -> None:
     ["\u202e\u200b\x00", "e" + "\u0301" * 1000, "\U0001f600", "a" * 10**6],
     ids=["marks", "combining", "emoji", "long"],
 )
-@pytest.mark.parametrize("route", [SOLVE, SCORE, GENERATE])
+@pytest.mark.parametrize("route", [SOLVE, SCORE, GENERATE, RERANK])
 async def test_38_strange_text_is_text(route: str, text: str) -> None:
-    assert (await World().send(route, as_json({**BODIES[route], "problem": text}))).status == 200
+    assert (await World().send(route, as_json({**BODIES[route], STRINGS[route]: text}))).status == 200
+
+
+async def test_39_a_ranking_of_more_than_there_is_is_all_there_is() -> None:
+    reply = await World().send(RERANK, as_json({**BODIES[RERANK], "documents": ["a", "b"], "top_n": 10**9}))
+    assert (reply.status, len(reply.json["results"])) == (200, 2)
 
 
 # --- paths and methods -----------------------------------------------------------------------------------------------
@@ -520,7 +564,8 @@ async def test_every_reference_of_the_openapi_page_is_defined() -> None:
     text = json.dumps(document)
     wanted = {part.split('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert wanted <= set(document["components"]["schemas"])
-    assert {"SolveRequest", "VoteRequest", "ScoreRequest", "GenerateRequest", "ErrorEnvelope"} <= wanted
+    requests = {"SolveRequest", "VoteRequest", "ScoreRequest", "GenerateRequest", "RerankRequest"}
+    assert requests | {"ErrorEnvelope"} <= wanted
 
 
 @pytest.mark.parametrize("route", ROUTES)

@@ -33,6 +33,13 @@ from services.core.contracts.generation import (
     Sampling,
     SolveSampling,
 )
+from services.core.contracts.rerank import (
+    RerankDocument,
+    RerankRequest,
+    RerankResponse,
+    RerankResult,
+    RerankUsage,
+)
 from services.core.contracts.scoring import (
     Aggregates,
     ItemError,
@@ -86,6 +93,11 @@ __all__ = [
     "NonBlank",
     "Probability",
     "Problem",
+    "RerankDocument",
+    "RerankRequest",
+    "RerankResponse",
+    "RerankResult",
+    "RerankUsage",
     "Sampling",
     "ScoreRequest",
     "ScoreResponse",
