@@ -16,6 +16,7 @@ from services.runtime.app import Lifecycle, build_app
 from services.runtime.serving import Service
 from services.runtime.settings import RuntimeSettings
 from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
+from services.verifier.cache import build_score_cache
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
 from services.verifier.settings import VerifierSettings
@@ -27,7 +28,8 @@ class AllInOne:
     def __init__(self, generator: GeneratorSettings, verifier: VerifierSettings) -> None:
         self.registry = CollectorRegistry()
         self.generator = VllmGenerator(generator, GeneratorMetrics(self.registry))
-        self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry))
+        self.cache = build_score_cache(verifier, self.registry)
+        self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry), self.cache)
         self.solver = Solver(self.generator, self.verifier, SolveMetrics(self.registry))
 
     async def start(self) -> None:
@@ -41,7 +43,8 @@ class AllInOne:
 
     def service(self, runtime: RuntimeSettings) -> Service:
         """Everything behind one port."""
-        lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready])
+        optional = [] if self.cache is None else [self.cache.ready]
+        lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready], optional=optional)
         app = build_app(
             title="e2h",
             routers=[

@@ -1,5 +1,6 @@
 """`e2h doctor`: what of this machine is ready, what is not, and the command that mends it. Changes nothing."""
 
+import asyncio
 import importlib.metadata
 import os
 import socket
@@ -18,6 +19,7 @@ from services.core.errors import ModelLoadError
 from services.generator.settings import GeneratorSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.runtime.checkpoint import check_model_directory, looks_local
+from services.runtime.redis import RedisUrl, connect, shown, trouble
 from services.runtime.settings import RuntimeSettings, load_settings, unknown_variables
 from services.verifier.settings import VerifierSettings
 
@@ -59,7 +61,7 @@ def examine(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterato
     yield _model("generator model", generator.model, _generator_detail)
     yield _model("verifier model", verifier.model, _verifier_detail)
     yield from _ports(generator, verifier)
-    yield _redis()
+    yield _redis(verifier.cache_url)
 
 
 def _python() -> Finding:
@@ -155,14 +157,16 @@ def _port_is_free(host: str, port: int) -> bool:
         return True
 
 
-def _redis() -> Finding:
-    try:
-        with socket.create_connection(("127.0.0.1", 6379), timeout=_PROBE_TIMEOUT_S) as probe:
-            probe.settimeout(_PROBE_TIMEOUT_S)
-            probe.sendall(b"PING\r\n")
-            answers = probe.recv(16).startswith((b"+PONG", b"-NOAUTH"))
-    except OSError:
-        answers = False
-    if answers:
-        return Finding("redis", "ok", "answers on 127.0.0.1:6379")
-    return Finding("redis", "note", "none on 127.0.0.1:6379; nothing needs it yet")
+def _redis(url: RedisUrl | None) -> Finding:
+    if url is None:
+        return Finding("redis", "note", "none set; scores are not kept (E2H_VERIFIER_CACHE_URL)")
+    reason = asyncio.run(_trouble(url))
+    if reason is None:
+        return Finding("redis", "ok", f"{shown(url)} answers (score cache)")
+    mend = "start it, or set E2H_VERIFIER_CACHE_URL right; scoring goes on without it"
+    return Finding("redis", "wrong", f"{shown(url)} does not answer (score cache): {reason}", mend)
+
+
+async def _trouble(url: RedisUrl) -> str | None:
+    async with connect(url, timeout_s=_PROBE_TIMEOUT_S) as client:
+        return await trouble(client)

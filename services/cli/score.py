@@ -44,10 +44,12 @@ def _read(file: Path) -> str:
 
 
 async def _score_here(request: ScoreRequest, verifier: str | None) -> ScoreResponse:
+    from services.verifier.cache import build_score_cache
     from services.verifier.metrics import VerifierMetrics  # torch: seconds to import, not needed with --url
     from services.verifier.service import LocalVerifier
 
-    local = LocalVerifier(verifier_settings(verifier), VerifierMetrics(CollectorRegistry()))
+    settings, registry = verifier_settings(verifier), CollectorRegistry()
+    local = LocalVerifier(settings, VerifierMetrics(registry), build_score_cache(settings, registry))
     await local.start()
     try:
         response, _ = await local.score(request)

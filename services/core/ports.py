@@ -1,6 +1,7 @@
-"""What the orchestrator asks of the other two services. An engine in this process and a client over HTTP both fit."""
+"""What the services ask of each other and of a store. An engine in this process and a client over HTTP both fit."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from services.core.contracts import (
@@ -51,4 +52,32 @@ class Verifier(Protocol):
 
     async def ready(self) -> str | None:
         """None when it can take work, else the reason why not."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KnownScores:
+    """Scores of one encoded solution that a cache holds: probabilities, in the order of its steps."""
+
+    steps: tuple[float, ...]
+    outcome: float | None
+
+
+class ScoreCache(Protocol):
+    """Scores by a digest of all that they depend on. It fails open: faults of the store are not raised."""
+
+    async def get(self, keys: Sequence[str]) -> list[KnownScores | None]:
+        """The scores of each key, in order; None where there are none, or the store does not answer."""
+        ...
+
+    async def put(self, entries: Mapping[str, KnownScores]) -> None:
+        """Keep these scores, if the store takes them."""
+        ...
+
+    async def ready(self) -> str | None:
+        """None when the store answers, else the reason why not."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of the store."""
         ...

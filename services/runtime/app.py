@@ -1,7 +1,7 @@
 """The web app of any service: routes of its own plus health, readiness, metrics and the error envelope."""
 
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
@@ -40,10 +40,11 @@ class Lifecycle:
     """Where a service stands between start and stop. The composition root moves it; `/ready` reads it."""
 
     phase: Literal["loading", "serving", "draining"] = "loading"
-    checks: list[Callable[[], Awaitable[str | None]]] = field(default_factory=list)
+    checks: Sequence[Callable[[], Awaitable[str | None]]] = ()
+    optional: Sequence[Callable[[], Awaitable[str | None]]] = ()
 
     async def readiness(self) -> Readiness:
-        """Ready when serving and no check names a reason against it."""
+        """Ready when serving and no check names a reason against it; what optional parts say makes it degraded."""
         if self.phase == "loading":
             return Readiness(status="loading", reason="the model is loading")
         if self.phase == "draining":
@@ -52,7 +53,8 @@ class Lifecycle:
             reason = await check()
             if reason is not None:
                 return Readiness(status="not_ready", reason=reason)
-        return Readiness(status="ready")
+        told = [await check() for check in self.optional]
+        return Readiness(status="ready", degraded=[reason for reason in told if reason is not None])
 
 
 def build_app(

@@ -27,6 +27,7 @@ def settings_config(prefix: str) -> SettingsConfigDict:
         env_ignore_empty=True,
         frozen=True,
         extra="forbid",
+        hide_input_in_errors=True,  # an address that is wrong may hold a password
         secrets_dir=secrets if secrets and Path(secrets).is_dir() else None,
         # `model` is our word for a model; pydantic would warn about its own `model_` names.
         protected_namespaces=(),

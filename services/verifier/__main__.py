@@ -10,6 +10,7 @@ from services.runtime.serving import Service, run
 from services.runtime.settings import RuntimeSettings, load_settings
 from services.runtime.verifier_routes import VERIFIER_BODIES
 from services.verifier.api import verifier_router
+from services.verifier.cache import build_score_cache
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
 from services.verifier.settings import VerifierSettings
@@ -18,8 +19,9 @@ from services.verifier.settings import VerifierSettings
 def build(settings: VerifierSettings, runtime: RuntimeSettings) -> Service:
     """The verifier's app around a real reward model."""
     registry = CollectorRegistry()
-    verifier = LocalVerifier(settings, VerifierMetrics(registry))
-    lifecycle = Lifecycle(checks=[verifier.ready])
+    cache = build_score_cache(settings, registry)
+    verifier = LocalVerifier(settings, VerifierMetrics(registry), cache)
+    lifecycle = Lifecycle(checks=[verifier.ready], optional=[] if cache is None else [cache.ready])
     app = build_app(
         title="e2h verifier",
         routers=[verifier_router(verifier)],

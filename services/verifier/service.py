@@ -4,6 +4,7 @@ import asyncio
 import time
 import uuid
 from collections.abc import Sequence
+from pathlib import Path
 
 from services.core.aggregation import Aggregation, aggregate, first_error, is_probability
 from services.core.contracts import (
@@ -19,12 +20,14 @@ from services.core.contracts import (
     VerifierInfo,
 )
 from services.core.errors import ContextLengthExceeded, E2HError, InvalidRequest, ItemTooLarge, ModelNotFound, NotReady
+from services.core.ports import KnownScores, ScoreCache
 from services.core.steps import split_steps
 from services.verifier.batcher import Batcher, Scored
 from services.verifier.families.base import Encoded
 from services.verifier.loading import load_reward_model
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RewardModel
+from services.verifier.recall import Recall, ScoreKeys, model_digest, nothing_known
 from services.verifier.selftest import self_test
 from services.verifier.settings import VerifierSettings
 
@@ -33,17 +36,21 @@ _BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
 
 
 class LocalVerifier:
-    """Serves one reward model to any number of concurrent callers."""
+    """Serves one reward model to any number of concurrent callers; what `cache` knows is not scored again."""
 
-    def __init__(self, settings: VerifierSettings, metrics: VerifierMetrics) -> None:
+    def __init__(self, settings: VerifierSettings, metrics: VerifierMetrics, cache: ScoreCache | None = None) -> None:
         self._settings = settings
         self._metrics = metrics
+        self._cache = cache
+        self._recall: Recall | None = None
         self._model: RewardModel | None = None
         self._batcher: Batcher | None = None
 
     async def start(self) -> None:
         """Load the model and hold it to its self-test. Raises `ModelLoadError`."""
         self._model = await asyncio.to_thread(_load_checked, self._settings)
+        if self._cache is not None:
+            self._recall = Recall(self._cache, await asyncio.to_thread(_score_keys, self._settings, self._model))
         self._batcher = Batcher(
             self._model,
             self._metrics,
@@ -57,6 +64,8 @@ class LocalVerifier:
         """Stop scoring; callers who still wait get `NotReady`."""
         if self._batcher is not None:
             await self._batcher.close()
+        if self._cache is not None:
+            await self._cache.close()
 
     async def info(self) -> VerifierInfo:
         return self._loaded()[0].info
@@ -75,10 +84,14 @@ class LocalVerifier:
         encoded = await asyncio.to_thread(_encode_all, model, request)
         tokenized = time.perf_counter()
         fitting = [item for item in encoded if isinstance(item, Encoded)]
-        scored = await batcher.score(fitting, group=request.problem)
-        answers = iter(scored)
+        recalled = nothing_known(fitting) if self._recall is None else await self._recall.look_up(fitting)
+        scored = await batcher.score(recalled.missing, group=request.problem)
+        new = [_known(one) for one in scored]
+        if self._recall is not None:
+            await self._recall.keep(recalled, new)
+        answers = iter(recalled.completed(new))
         solutions = [
-            _solution(place, item, next(answers)) if isinstance(item, Encoded) else _failed(place, item)
+            _solution(place, item, *next(answers)) if isinstance(item, Encoded) else _failed(place, item)
             for place, item in enumerate(encoded)
         ]
         self._count(solutions)
@@ -101,6 +114,15 @@ def _load_checked(settings: VerifierSettings) -> RewardModel:
     return model
 
 
+def _score_keys(settings: VerifierSettings, model: RewardModel) -> ScoreKeys:
+    return ScoreKeys(
+        model=model_digest(Path(settings.model).expanduser()),
+        family=model.family.name,
+        version=model.family.version,
+        dtype=str(next(model.body.parameters()).dtype),
+    )
+
+
 def _encode_all(model: RewardModel, request: ScoreRequest) -> list[Encoded | E2HError]:
     return [_encode(model, request.problem, place, solution) for place, solution in enumerate(request.solutions)]
 
@@ -119,12 +141,16 @@ def _encode(model: RewardModel, problem: str, place: int, solution: SolutionInpu
     return encoded
 
 
-def _solution(place: int, encoded: Encoded, scored: Scored | ItemTooLarge) -> SolutionScore:
-    return _failed(place, scored) if isinstance(scored, ItemTooLarge) else _scored(place, encoded, scored)
+def _known(scored: Scored | ItemTooLarge) -> KnownScores | ItemTooLarge:
+    return scored if isinstance(scored, ItemTooLarge) else KnownScores(scored.raw.steps, scored.raw.outcome)
 
 
-def _scored(place: int, encoded: Encoded, scored: Scored) -> SolutionScore:
-    steps, outcome = scored.raw.steps, scored.raw.outcome
+def _solution(place: int, encoded: Encoded, scores: KnownScores | ItemTooLarge, cached: bool) -> SolutionScore:
+    return _failed(place, scores) if isinstance(scores, ItemTooLarge) else _scored(place, encoded, scores, cached)
+
+
+def _scored(place: int, encoded: Encoded, scores: KnownScores, cached: bool) -> SolutionScore:
+    steps, outcome = scores.steps, scores.outcome
     if not all(is_probability(p) for p in (*steps, *([] if outcome is None else [outcome]))):
         return _failed(
             place, InvalidRequest("the model gave a score that is no probability", code="non_finite"), encoded
@@ -136,7 +162,7 @@ def _scored(place: int, encoded: Encoded, scored: Scored) -> SolutionScore:
         aggregate=Aggregates(**{how.value: aggregate(steps, outcome, how) for how in Aggregation}),
         first_error=first_error(steps),
         tokens=len(encoded.ids),
-        cached=False,
+        cached=cached,
         flags=list(encoded.flags),
         error=None,
     )

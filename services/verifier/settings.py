@@ -6,6 +6,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings
 
 from services.core.contracts import VerifierKind
+from services.runtime.redis import RedisUrl
 from services.runtime.settings import settings_config
 
 
@@ -43,4 +44,15 @@ class VerifierSettings(BaseSettings):
     )
     gather_ms: float = Field(
         default=2.0, ge=0.0, le=1000.0, description="How long an idle device waits for a first caller's siblings."
+    )
+    cache_url: RedisUrl | None = Field(
+        default=None,
+        description="A redis that keeps scores, redis://HOST:PORT/DB. Whoever can write to it can forge scores; at "
+        "start the whole checkpoint is read once more, for its digest.",
+    )
+    cache_ttl_s: int = Field(
+        default=7 * 86_400, ge=1, description="Lifetime of a kept score; with the load, it bounds what redis holds."
+    )
+    cache_timeout_ms: float = Field(
+        default=100.0, gt=0.0, le=10_000.0, description="A cache that takes longer is done without, for a second."
     )

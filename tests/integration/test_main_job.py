@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import cohere
 import httpx2
 import pytest
 
@@ -91,6 +92,18 @@ def test_voting_again_on_the_evidence_gives_the_same_winner(three: Stack) -> Non
     assert (again["answer"], again["margin"]) == (response.answer, pytest.approx(response.margin))
     first_four = httpx2.post(f"{three.orchestrator.url}/v1/vote", json={"candidates": candidates, "n": 4}).json()
     assert {i for c in first_four["classes"] for i in c["members"]} <= set(range(4))
+
+
+def test_the_orchestrator_ranks_the_candidates_as_the_verifier_does(three: Stack) -> None:
+    texts = list(dict.fromkeys(c.text for c in solve(three.orchestrator.url).candidates if c.score is not None))
+    rankings = []
+    for service in (three.verifier, three.orchestrator):
+        with cohere.ClientV2(api_key="none", base_url=service.url) as client:
+            rankings.append(client.rerank(model="models/verifier", query=PROBLEM.question, documents=texts).results)
+    assert len(texts) > 1
+    assert [r.index for r in rankings[0]] == [r.index for r in rankings[1]]
+    assert [r.relevance_score for r in rankings[0]] == pytest.approx([r.relevance_score for r in rankings[1]], abs=1e-4)
+    assert [r.relevance_score for r in rankings[0]] == sorted((r.relevance_score for r in rankings[0]), reverse=True)
 
 
 def test_the_dead_verifier_is_forgiven_only_on_request(three: Stack, tmp_path: Any) -> None:
