@@ -14,6 +14,7 @@ _PROBE = "import json, sys; import {module}; print(json.dumps(sorted(m for m in 
     [
         ("services.core.contracts", {"torch", "vllm", "transformers", "tokenizers", "fastapi", "httpx2", "redis"}),
         ("services.orchestrator.__main__", {"torch", "vllm", "transformers", "tokenizers"}),
+        ("services.verifier.recall", {"torch", "redis", "transformers", "fastapi"}),
         ("services.verifier.__main__", {"vllm", "openai"}),
         ("services.generator.__main__", {"vllm", "torch"}),
         ("services.cli.main", {"torch", "vllm", "transformers", "tokenizers", "fastapi"}),
