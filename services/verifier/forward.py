@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 
-from services.verifier.attention import NAME, Plan
 from services.verifier.families.base import Encoded
 from services.verifier.head import Head
+from services.verifier.packed_attention import NAME, Plan
 
 
 @torch.inference_mode()

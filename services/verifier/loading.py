@@ -10,10 +10,10 @@ import transformers
 from services.core.contracts import VerifierInfo
 from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory, check_vocabulary
-from services.verifier.attention import NAME as ATTENTION
 from services.verifier.families.registry import family_of
 from services.verifier.memory import keep_activations
 from services.verifier.model import RewardModel
+from services.verifier.packed_attention import NAME as ATTENTION
 from services.verifier.settings import VerifierSettings
 
 # Larger than any activation of a CPU batch: 4,096 tokens of a 7B model's widest layer are 180 MB in float32.

@@ -19,7 +19,7 @@ from transformers import (
 )
 
 from services.core.errors import ModelLoadError
-from services.verifier import attention
+from services.verifier import packed_attention as attention
 from services.verifier.engine import DeviceOutOfMemory, TrieEngine
 from services.verifier.families.base import Encoded
 from services.verifier.forward import plain_forward
