@@ -10,7 +10,9 @@ import transformers
 from services.core.contracts import VerifierInfo
 from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory, check_vocabulary
-from services.verifier.families.registry import family_of
+from services.verifier.attention import decoder_config
+from services.verifier.families.checkpoint import Checkpoint
+from services.verifier.families.registry import IMPLEMENTED, family_of
 from services.verifier.memory import keep_activations
 from services.verifier.model import RewardModel
 from services.verifier.packed_attention import NAME as ATTENTION
@@ -23,20 +25,20 @@ _KEPT_BLOCK_BYTES = 2**28
 def load_reward_model(settings: VerifierSettings) -> RewardModel:
     """The checkpoint of `settings`. Raises `ModelLoadError` when it cannot be served."""
     directory = Path(settings.model).expanduser()
-    config = check_model_directory(settings.model)
+    config = check_model_directory(settings.model, IMPLEMENTED)
     if settings.threads is not None:
         torch.set_num_threads(settings.threads)
     device = _device(settings.device)
+    body_config, context_length = decoder_config(config)
     tokenizer = _load(transformers.AutoTokenizer, directory)
-    family, head = family_of(config, directory, tokenizer, settings)
-    body = _load_body(directory, _dtype(settings, device))
-    _refuse_other_attention(body.config)
+    family, head = family_of(Checkpoint.open(directory, config, settings), tokenizer)
+    body = _load_body(directory, body_config, _dtype(settings, device))
     check_vocabulary(len(tokenizer), body.get_input_embeddings().weight.shape[0], settings.model)
     if head.width != body.config.hidden_size:
         raise ModelLoadError("the reward head does not fit the model's hidden size", "save head and body together")
     info = VerifierInfo(
         id=settings.model.rstrip("/"),
-        context_length=int(body.config.max_position_embeddings),
+        context_length=context_length,
         kind=family.kind,
         family=family.name,
         default_aggregation=family.default_aggregation,
@@ -47,10 +49,11 @@ def load_reward_model(settings: VerifierSettings) -> RewardModel:
     return RewardModel(body.to(device).eval(), head.to(device), family, info, cache_bytes=cache_bytes)
 
 
-def _load_body(directory: Path, dtype: torch.dtype) -> Any:
+def _load_body(directory: Path, config: Any, dtype: torch.dtype) -> Any:
     body, report = _load(
         transformers.AutoModel,
         directory,
+        config=config,
         use_safetensors=True,
         dtype=dtype,
         attn_implementation=ATTENTION,
@@ -96,15 +99,3 @@ def _dtype(settings: VerifierSettings, device: torch.device) -> torch.dtype:
     if settings.dtype == "auto":
         return torch.float32 if device.type == "cpu" else torch.bfloat16
     return torch.float32 if settings.dtype == "float32" else torch.bfloat16
-
-
-def _refuse_other_attention(config: Any) -> None:
-    """The forward pass relies on full causal attention; anything else would score silently wrong."""
-    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    if kinds != {"full_attention"} or (windowed and getattr(config, "layer_types", None) is None):
-        raise ModelLoadError(
-            "the model's attention is not fully causal (windows or recurrent layers)", "serve another reward model"
-        )
-    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "max_position_embeddings"):
-        raise ModelLoadError("the model is no decoder with a known context length", "serve a causal reward model")

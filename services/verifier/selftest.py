@@ -1,8 +1,9 @@
 """The start-up self-test of a reward model: refuse to serve rather than score wrong.
 
 A built-in solution must give one finite probability a step; a packed batch must score each sequence as a plain forward
-pass scores it alone; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out
-again, which catches a tokenizer or a prompt format that is not the one of training.
+pass over that sequence alone does; a score must not change when what follows its row is cut off, which only causal
+attention keeps; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out again, which
+catches a tokenizer or a prompt format that is not the one of training.
 """
 
 import math
@@ -35,20 +36,38 @@ class Golden(Wire):
 def self_test(model: RewardModel) -> None:
     """Raises `ModelLoadError` with what is wrong."""
     tolerance = _TOLERANCE[next(model.body.parameters()).dtype]
-    batch = [model.family.encode(_PROBLEM, [*_STEPS[:k], _STEPS[-1]]) for k in range(len(_STEPS))]
+    batch = [_encoded(model, _PROBLEM, [*_STEPS[:k], _STEPS[-1]]) for k in range(len(_STEPS))]
     together = model.score(batch)
     for encoded, scores in zip(batch, together, strict=True):
         _check_shape(encoded, scores)
         _check_close(
             scores, model.score_plainly(encoded), tolerance, "a batch scores otherwise than a plain forward pass"
         )
+        _check_close(
+            _cut_off(model, encoded),
+            RawScores(_flat(scores)[:1], None),
+            tolerance,
+            "the model's attention is not causal: what follows a step changes its score",
+        )
     golden = getattr(model.body.config, "e2h", {}).get("golden")
     if golden is not None:
         _check_golden(model, _read_golden(golden), tolerance)
 
 
-def _alone(model: RewardModel, encoded: Encoded) -> RawScores:
-    return model.score([encoded])[0]
+def _encoded(model: RewardModel, problem: str, steps: Sequence[str]) -> Encoded:
+    encoded = model.family.encode(problem, steps)
+    if len(encoded.ids) > model.context_length:
+        raise ModelLoadError(
+            f"the self-test's solution has {len(encoded.ids)} tokens and the model's context {model.context_length}",
+            "serve a model with room for a problem and its solution",
+        )
+    return encoded
+
+
+def _cut_off(model: RewardModel, encoded: Encoded) -> RawScores:
+    """The first score, read from a sequence that ends at its row."""
+    row = encoded.rows[0]
+    return model.score_plainly(Encoded(encoded.ids[: row + 1], (row,), None))
 
 
 def _check_shape(encoded: Encoded, scores: RawScores) -> None:
@@ -70,10 +89,10 @@ def _read_golden(entry: Any) -> Golden:
 def _check_golden(model: RewardModel, golden: Golden, tolerance: float) -> None:
     message = "the model does not reproduce the golden scores of its config"
     try:
-        encoded = model.family.encode(golden.problem, golden.steps)
+        encoded = _encoded(model, golden.problem, golden.steps)
     except InvalidRequest as error:
         raise ModelLoadError(message, f"the golden solution itself is refused: {error.message}") from error
-    _check_close(_alone(model, encoded), RawScores(tuple(golden.scores), golden.outcome), tolerance, message)
+    _check_close(model.score([encoded])[0], RawScores(tuple(golden.scores), golden.outcome), tolerance, message)
 
 
 def _check_close(found: RawScores, expected: RawScores, tolerance: float, message: str) -> None:
@@ -85,5 +104,5 @@ def _check_close(found: RawScores, expected: RawScores, tolerance: float, messag
         )
 
 
-def _flat(scores: RawScores) -> Sequence[float]:
+def _flat(scores: RawScores) -> tuple[float, ...]:
     return scores.steps if scores.outcome is None else (*scores.steps, scores.outcome)

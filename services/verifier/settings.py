@@ -17,11 +17,24 @@ class VerifierSettings(BaseSettings):
 
     port: int = Field(default=8102, ge=0, le=65535, description="Port of the verifier's own process.")
     model: str = Field(default="models/verifier", description="Directory of a reward model with safetensors.")
+    family: str | None = Field(
+        default=None,
+        description="Prompt format and read-out of the model, overriding what its files say; needed for a causal LM "
+        "whose config names no family. `e2h verifier inspect DIR` lists them.",
+    )
     kind: VerifierKind | None = Field(
         default=None, description="What the model was trained as; needed only where its config does not say."
     )
     eos_readout: Literal["at", "before"] | None = Field(
         default=None, description="Position of the outcome score; needed only where the model's config does not say."
+    )
+    separator: str | None = Field(
+        default=None, description="Text between steps of family token-classification; a newline where nothing says."
+    )
+    prompt: Literal["chat", "easy-to-hard"] | None = Field(
+        default=None,
+        description="Format of family sequence-classification; chat where the tokenizer has a template and nothing "
+        "says otherwise.",
     )
     device: str = Field(default="auto", description="auto: cuda when there is one, else cpu.")
     dtype: Literal["auto", "float32", "bfloat16"] = Field(

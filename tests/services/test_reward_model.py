@@ -16,8 +16,6 @@ from transformers import (
     AutoTokenizer,
     LlamaForCausalLM,
     LlamaForTokenClassification,
-    MistralConfig,
-    MistralForTokenClassification,
 )
 
 from services.core.contracts import ScoreRequest, VerifierKind
@@ -129,9 +127,13 @@ def _one_row_off(tiled: torch.Tensor) -> torch.Tensor:
     return tiled
 
 
+def _other_fifth_row(tiled: torch.Tensor) -> torch.Tensor:
+    return torch.cat([tiled[:4], torch.randn_like(tiled[4:])])
+
+
 @pytest.mark.parametrize(
     "tile",
-    [pytest.param(torch.randn_like, id="a language model"), pytest.param(_one_row_off, id="one number off")],
+    [pytest.param(_other_fifth_row, id="another fifth row"), pytest.param(_one_row_off, id="one number off")],
 )
 def test_a_head_that_is_no_tiling_of_two_rows_is_refused(
     tmp_path: Path, tile: Callable[[torch.Tensor], torch.Tensor]
@@ -264,21 +266,7 @@ def test_batch_mates_that_influence_each_other_are_caught(checkpoint_of: Checkpo
 # --- what cannot be served -------------------------------------------------------------------------------------------
 
 
-def _save_windowed(directory: Path) -> None:
-    tokenizer = AutoTokenizer.from_pretrained(directory)
-    config = MistralConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=64,
-        intermediate_size=128,
-        num_hidden_layers=1,
-        num_attention_heads=2,
-        num_key_value_heads=2,
-        sliding_window=16,
-        pad_token_id=0,
-    )
-    config.num_labels = 1
-    MistralForTokenClassification(config).save_pretrained(directory)
-    edit_config(directory, e2h={"family": "easy-to-hard", "kind": "oprm"})
+E2H = {"family": "easy-to-hard"}
 
 
 def _grow_tokenizer(directory: Path) -> None:
@@ -307,30 +295,33 @@ BREAKAGES = [
     pytest.param(lambda d: (d / "config.json").write_text("{"), "config.json", id="a broken config"),
     pytest.param(lambda d: (d / "config.json").write_text("[]"), "config.json", id="a config that is no object"),
     pytest.param(lambda d: edit_config(d, auto_map={"AutoModel": "x.Y"}), "auto_map", id="remote code"),
-    pytest.param(lambda d: edit_config(d, e2h={}), "prm, an orm or an oprm", id="no kind"),
-    pytest.param(lambda d: edit_config(d, e2h={"kind": "prmx"}), "prm, an orm or an oprm", id="an unknown kind"),
+    pytest.param(lambda d: edit_config(d, e2h=E2H), "prm, an orm or an oprm", id="no kind"),
+    pytest.param(lambda d: edit_config(d, e2h=E2H | {"kind": "prmx"}), "prm, an orm or an oprm", id="an unknown kind"),
     pytest.param(lambda d: edit_config(d, e2h=[]), "e2h", id="a block that is no object"),
     pytest.param(
-        lambda d: edit_config(d, e2h={"kind": "prm", "family": "qwen-prm"}), "qwen-prm", id="a family we do not have"
+        lambda d: edit_config(d, e2h={"kind": "prm", "family": "no-prm"}), "no-prm", id="a family we do not have"
     ),
     pytest.param(
-        lambda d: edit_config(d, e2h={"kind": "prm", "eos_readout": "after"}), "eos_readout", id="unknown eos_readout"
+        lambda d: edit_config(d, e2h=E2H | {"kind": "prm", "eos_readout": "after"}),
+        "eos_readout",
+        id="unknown eos_readout",
     ),
     pytest.param(
-        lambda d: edit_config(d, e2h={"kind": "prm", "default_aggregation": "sum"}),
+        lambda d: edit_config(d, e2h=E2H | {"kind": "prm", "default_aggregation": "sum"}),
         "default_aggregation",
         id="an unknown aggregation",
     ),
-    pytest.param(lambda d: edit_config(d, model_type="nosuch"), "cannot be loaded", id="an unknown architecture"),
+    pytest.param(
+        lambda d: edit_config(d, model_type="nosuch"), "unknown to transformers", id="an unknown architecture"
+    ),
     pytest.param(_break_weights, "", id="broken weights"),
     pytest.param(_drop_a_tensor, "lack tensors", id="weights that lack a layer"),
     pytest.param(
-        lambda d: edit_config(d, e2h={"family": "easy-to-hard", "kind": "prm", "default_aggregation": "outcome"}),
+        lambda d: edit_config(d, e2h=E2H | {"kind": "prm", "default_aggregation": "outcome"}),
         "which a prm does not give",
         id="a default that the kind does not give",
     ),
     pytest.param(_grow_tokenizer, "tokens", id="a tokenizer larger than the embedding"),
-    pytest.param(_save_windowed, "not fully causal", id="sliding windows"),
 ]
 
 

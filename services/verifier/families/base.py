@@ -1,11 +1,13 @@
 """What a reward-model family is: input ids with known read-out rows, and the meaning of the head's values. No torch."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierKind
+from services.core.errors import InvalidRequest
+from services.runtime.tokens import PlainEncoder
 
 RESERVED_TOKEN_FLAG = "reserved_token_in_input"  # noqa: S105 - a token of a vocabulary
 
@@ -40,3 +42,17 @@ class Family(Protocol):
     def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
         """Ids and read-out rows. Raises `InvalidRequest` for a solution that the format cannot hold."""
         ...
+
+
+def trimmed_steps(steps: Sequence[str]) -> list[str]:
+    """The steps without blanks around them. Raises `InvalidRequest` when there is none, or a blank one."""
+    trimmed = [step.strip() for step in steps]
+    if not trimmed or not all(trimmed):
+        raise InvalidRequest("a solution needs steps, and none of them blank", code="empty_step")
+    return trimmed
+
+
+def flags_of(encoder: PlainEncoder, texts: Iterable[str], tags: Sequence[str] = ()) -> tuple[str, ...]:
+    """The flag of texts that spell an added token of the tokenizer, or one of the family's own `tags`."""
+    named = any(encoder.names_reserved(text) or any(tag in text for tag in tags) for text in texts)
+    return (RESERVED_TOKEN_FLAG,) if named else ()

@@ -5,20 +5,28 @@
 The score of a step stands at the first newline token of the pair after it; the pairs after `# Solution` and
 `# Answer` are no steps. The outcome stands at EOS, or at the token before it (`eos_readout`). The head gives one
 logit a row: the mean of the two rows that were trained (see `head.collapse`).
+
+Default aggregation: `prod`, as the paper ranks by (section 4.2); `outcome` for an ORM.
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, cast, get_args
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierKind
-from services.core.errors import InvalidRequest
+from services.core.errors import InvalidRequest, ModelLoadError
 from services.core.pieces import blank_line, easy_to_hard_prompt
 from services.core.steps import ANSWER_HEADER, split_answer_block
 from services.runtime.tokens import PlainEncoder
-from services.verifier.families.base import RESERVED_TOKEN_FLAG, Encoded
+from services.verifier.families.base import Encoded, flags_of
+from services.verifier.families.checkpoint import Checkpoint
+from services.verifier.head import Head, collapsed_head, no_head
 
 NAME = "easy-to-hard"
+DEFAULT_AGGREGATION = Aggregation.PROD
+EosReadout = Literal["at", "before"]
+# Where our own and the published checkpoints keep the reward head.
+HEADS = ("score", "lm_head")
 
 
 class EasyToHard:
@@ -34,7 +42,7 @@ class EasyToHard:
         bos_id: int | None,
         eos_id: int,
         kind: VerifierKind,
-        eos_readout: Literal["at", "before"] = "at",
+        eos_readout: EosReadout = "at",
         default_aggregation: Aggregation | None = None,
     ) -> None:
         self._encoder = encoder
@@ -42,7 +50,9 @@ class EasyToHard:
         self._eos_id = eos_id
         self._eos_readout = eos_readout
         self.kind: VerifierKind = kind
-        self.default_aggregation = default_aggregation or (Aggregation.OUTCOME if kind == "orm" else Aggregation.PROD)
+        self.default_aggregation = default_aggregation or (
+            Aggregation.OUTCOME if kind == "orm" else DEFAULT_AGGREGATION
+        )
 
     def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
         """Ids of the whole solution; one row a step (prm, oprm) and one for the outcome (orm, oprm).
@@ -69,7 +79,7 @@ class EasyToHard:
             ids=tuple(ids),
             step_rows=() if self.kind == "orm" else tuple(rows),
             outcome_row=None if self.kind == "prm" else outcome,
-            flags=self._flags(problem, steps),
+            flags=flags_of(self._encoder, (problem, *steps)),
         )
 
     def _answer(self, block: str | None) -> list[int]:
@@ -82,6 +92,22 @@ class EasyToHard:
             *self._encoder.after_newline(answer),
         ]
 
-    def _flags(self, problem: str, steps: Sequence[str]) -> tuple[str, ...]:
-        named = any(self._encoder.names_reserved(text) for text in (problem, *steps))
-        return (RESERVED_TOKEN_FLAG,) if named else ()
+
+def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[EasyToHard, Head]:
+    """The family and the collapsed head of this checkpoint. Raises `ModelLoadError`."""
+    kind = checkpoint.kind(get_args(VerifierKind))
+    if tokenizer.eos_token_id is None:
+        raise ModelLoadError("the verifier's tokenizer has no end-of-sequence token", "set eos_token in its config")
+    readout = checkpoint.choice("eos_readout", checkpoint.settings.eos_readout, get_args(EosReadout), "at")
+    family = EasyToHard(
+        PlainEncoder(tokenizer),
+        bos_id=tokenizer.bos_token_id,
+        eos_id=tokenizer.eos_token_id,
+        kind=kind,
+        eos_readout=cast(EosReadout, readout),
+        default_aggregation=checkpoint.aggregation(kind, DEFAULT_AGGREGATION),
+    )
+    name = next((name for name in HEADS if f"{name}.weight" in checkpoint.tensors), None)
+    if name is None:
+        raise no_head(checkpoint.tensors)
+    return family, collapsed_head(checkpoint.tensors, name)

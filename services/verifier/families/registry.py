@@ -1,91 +1,105 @@
-"""Which family a checkpoint is: by what its config and its head say, never by its name or path."""
+"""Which family a checkpoint is: by what its config and its tensors say, never by its name or path."""
 
-from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
 
-import torch
-
-from services.core.aggregation import Aggregation, aggregations_of
-from services.core.contracts import VerifierKind
 from services.core.errors import ModelLoadError
-from services.runtime.tokens import PlainEncoder
+from services.verifier.families import (
+    easy_to_hard,
+    generative_judge,
+    math_shepherd,
+    qwen_prm,
+    rlhflow,
+    sequence_classification,
+    skywork,
+    token_classification,
+)
 from services.verifier.families.base import Family
-from services.verifier.families.easy_to_hard import NAME as EASY_TO_HARD
-from services.verifier.families.easy_to_hard import EasyToHard
-from services.verifier.head import Head, Linear, collapse, read_tensor
-from services.verifier.settings import VerifierSettings
+from services.verifier.families.checkpoint import Checkpoint
+from services.verifier.head import LM_HEAD, Head, looks_tiled, no_head, token_head_name
 
-# Where our own and the published checkpoints keep the reward head.
-_HEAD_NAMES = ("score", "lm_head")
-_EOS_READOUTS = ("at", "before")
+Build = Callable[[Checkpoint, Any], tuple[Family, Head]]
+
+FAMILIES: dict[str, Build] = {
+    easy_to_hard.NAME: easy_to_hard.build,
+    qwen_prm.NAME: qwen_prm.build,
+    math_shepherd.NAME: math_shepherd.build,
+    rlhflow.NAME: rlhflow.build,
+    skywork.NAME: skywork.build,
+    token_classification.NAME: token_classification.build,
+    sequence_classification.NAME: sequence_classification.build,
+    generative_judge.NAME: generative_judge.build,
+}
+# Architectures whose code on the hub is not needed: the body is one of transformers, the head one of ours.
+IMPLEMENTED = frozenset({"Qwen2ForProcessRewardModel", "Qwen2ForRewardModel", "Qwen2ForPrmModel"})
+# What reads the logits of two tokens of a language model. No file says which one such a checkpoint was trained as.
+_TOKEN_FAMILIES = (math_shepherd.NAME, rlhflow.NAME, generative_judge.NAME)
+_MENDS_FAMILY = "set E2H_VERIFIER_FAMILY, or family in the e2h block of config.json, to the one it was trained as"
 
 
-def family_of(
-    config: dict[str, Any], directory: Path, tokenizer: Any, settings: VerifierSettings
-) -> tuple[Family, Head]:
+@dataclass(frozen=True)
+class Recognised:
+    """A family and what said so."""
+
+    family: str
+    why: str
+
+
+def family_of(checkpoint: Checkpoint, tokenizer: Any) -> tuple[Family, Head]:
     """The family that serves this checkpoint, and its head. Raises `ModelLoadError` when no family does."""
-    own = _own_block(config)
-    named = own.get("family", EASY_TO_HARD)
-    if named != EASY_TO_HARD:
-        raise ModelLoadError(f"the model's config names the family {named!r}", f"served families: {EASY_TO_HARD}")
-    if tokenizer.eos_token_id is None:
-        raise ModelLoadError("the verifier's tokenizer has no end-of-sequence token", "set eos_token in its config")
-    kind = _kind(own, settings)
-    family = EasyToHard(
-        PlainEncoder(tokenizer),
-        bos_id=tokenizer.bos_token_id,
-        eos_id=tokenizer.eos_token_id,
-        kind=kind,
-        eos_readout=_eos_readout(own, settings),
-        default_aggregation=_default_aggregation(own, kind),
-    )
-    return family, _read_head(directory)
+    return FAMILIES[recognise(checkpoint).family](checkpoint, tokenizer)
 
 
-def _read_head(directory: Path) -> Head:
-    for name in _HEAD_NAMES:
-        rows = read_tensor(directory, f"{name}.weight")
-        if rows is not None:
-            bias = read_tensor(directory, f"{name}.bias")
-            weight = collapse(rows)
-            return Head((Linear(weight, torch.zeros(1) if bias is None else bias.mean().reshape(1)),))
-    raise ModelLoadError(
-        f"the model in {directory} has no reward head (score.weight or lm_head.weight)",
-        "serve a reward model; a base model scores nothing",
-    )
+def recognise(checkpoint: Checkpoint) -> Recognised:
+    """The family of a checkpoint: the operator's word, else its config's, else what its tensors can only mean.
 
-
-def _own_block(config: dict[str, Any]) -> dict[str, Any]:
-    own = config.get("e2h", {})
-    if not isinstance(own, dict):
-        raise ModelLoadError("the `e2h` entry of the model's config is no object", "remove or mend it in config.json")
-    return own
-
-
-def _kind(own: dict[str, Any], settings: VerifierSettings) -> VerifierKind:
-    kind = settings.kind or own.get("kind")
-    if kind not in get_args(VerifierKind):
+    Raises `ModelLoadError` for an unknown name, for a checkpoint without a head, and for one that may be several.
+    """
+    for name, where in (
+        (checkpoint.settings.family, "E2H_VERIFIER_FAMILY says so"),
+        (checkpoint.own.get("family"), "e2h.family of config.json says so"),
+    ):
+        if name is not None:
+            return Recognised(_served(name), where)
+    found = list(_evidence(checkpoint))
+    if len({one.family for one in found}) > 1:
         raise ModelLoadError(
-            "the model's config does not say whether it is a prm, an orm or an oprm",
-            "set E2H_VERIFIER_KIND to what it was trained as",
+            f"the model may be {' or '.join(sorted(one.family for one in found))}: {'; '.join(o.why for o in found)}",
+            _MENDS_FAMILY,
         )
-    return cast(VerifierKind, kind)
+    if found:
+        return found[0]
+    raise _undecided(checkpoint)
 
 
-def _eos_readout(own: dict[str, Any], settings: VerifierSettings) -> Literal["at", "before"]:
-    where = settings.eos_readout or own.get("eos_readout", "at")
-    if where not in _EOS_READOUTS:
-        raise ModelLoadError(f"the model's config has eos_readout {where!r}", "use at or before")
-    return cast(Literal["at", "before"], where)
+def _served(name: Any) -> str:
+    if name not in FAMILIES:
+        raise ModelLoadError(f"there is no family {name!r}", f"served families: {', '.join(FAMILIES)}")
+    return str(name)
 
 
-def _default_aggregation(own: dict[str, Any], kind: VerifierKind) -> Aggregation | None:
-    name, given = own.get("default_aggregation"), aggregations_of(kind)
-    if name is None:
-        return None
-    if name not in given:
-        raise ModelLoadError(
-            f"the model's config has default_aggregation {name!r}, which a {kind} does not give",
-            f"use one of {', '.join(sorted(given))}",
+def _evidence(checkpoint: Checkpoint) -> Iterator[Recognised]:
+    """Every family that architecture or tensors point to."""
+    shapes, names = checkpoint.tensors.shapes, " ".join(checkpoint.architectures)
+    if "v_head.summary.weight" in shapes:
+        yield Recognised(skywork.NAME, "a value head v_head.summary")
+    if "score.2.weight" in shapes:
+        labels = shapes["score.2.weight"][0]
+        name = qwen_prm.NAME if labels == 2 else sequence_classification.NAME
+        yield Recognised(name, f"a two-layer head score with {labels} label{'' if labels == 1 else 's'}")
+    if any(one.endswith("ForTokenClassification") for one in checkpoint.architectures):
+        yield Recognised(token_classification.NAME, f"architecture {names}")
+    if any(one.endswith("ForSequenceClassification") for one in checkpoint.architectures):
+        yield Recognised(sequence_classification.NAME, f"architecture {names}")
+    if looks_tiled(checkpoint.tensors, LM_HEAD):
+        yield Recognised(easy_to_hard.NAME, "a language-model head that tiles two rows")
+
+
+def _undecided(checkpoint: Checkpoint) -> ModelLoadError:
+    causal = any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in checkpoint.architectures)
+    if causal and token_head_name(checkpoint.tensors) is not None:
+        return ModelLoadError(
+            f"the model is a causal language model and may be of family {' or '.join(_TOKEN_FAMILIES)}", _MENDS_FAMILY
         )
-    return Aggregation(name)
+    return no_head(checkpoint.tensors)
