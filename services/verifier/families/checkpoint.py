@@ -11,6 +11,9 @@ from services.core.errors import ModelLoadError
 from services.verifier.settings import VerifierSettings
 from services.verifier.tensors import Tensors
 
+# What some architectures do to logits after the head (Gemma, Granite, Cohere), with the value that does nothing.
+_LOGIT_CHANGES = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
+
 
 @dataclass(frozen=True)
 class Checkpoint:
@@ -49,6 +52,14 @@ class Checkpoint:
                 "unset E2H_VERIFIER_KIND and remove e2h.kind from config.json",
             )
         return cast(VerifierKind, said)
+
+    def refuse_changed_logits(self) -> None:
+        """For families that read a language model's logits: they must be the head's product and nothing more."""
+        for entry, harmless in _LOGIT_CHANGES.items():
+            if self.config.get(entry, harmless) not in (harmless, None):
+                raise ModelLoadError(
+                    f"the model changes its logits after its head ({entry})", "serve a model of another architecture"
+                )
 
     def choice(self, name: str, said: str | None, allowed: Sequence[str], default: str | None = None) -> str | None:
         """An entry with few values: the operator's word (`said`), else the config's, else `default`."""

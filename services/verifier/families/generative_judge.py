@@ -45,8 +45,8 @@ class GenerativeJudge:
 
     def encode(self, problem: str, steps: Sequence[str]) -> Encoded:
         """Ids of the question; one row, the last, where the model would write its verdict."""
-        solution = join_steps(trimmed_steps(steps))
-        ids = tuple(self._plain(problem.strip(), solution) if self._chat is None else self._chat.ids(problem, solution))
+        write = self._plain if self._chat is None else self._chat.ids
+        ids = tuple(write(problem.strip(), join_steps(trimmed_steps(steps))))
         return Encoded(ids, (), len(ids) - 1, flags_of(self._encoder, (problem, *steps)))
 
     def answer_ids(self) -> tuple[int, int]:
@@ -65,6 +65,7 @@ class GenerativeJudge:
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[GenerativeJudge, Head]:
     """The family and the head (two rows of the language model's) of this checkpoint. Raises `ModelLoadError`."""
     checkpoint.kind(("orm",))
+    checkpoint.refuse_changed_logits()
     encoder = PlainEncoder(tokenizer)
     chat = None
     if getattr(tokenizer, "chat_template", None):

@@ -71,6 +71,7 @@ def vocabulary_id(encoder: PlainEncoder, entry: str) -> int:
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[MathShepherd, Head]:
     """The family and the head (two rows of the language model's) of this checkpoint. Raises `ModelLoadError`."""
     kind = checkpoint.kind(("prm",))
+    checkpoint.refuse_changed_logits()
     encoder = PlainEncoder(tokenizer)
     family = MathShepherd(
         encoder,

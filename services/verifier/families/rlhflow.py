@@ -63,6 +63,7 @@ class RlhFlow:
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[RlhFlow, Head]:
     """The family and the head (two rows of the language model's) of this checkpoint. Raises `ModelLoadError`."""
     kind = checkpoint.kind(("prm",))
+    checkpoint.refuse_changed_logits()
     encoder = PlainEncoder(tokenizer)
     right, wrong = (single_token(encoder.after_newline(answer)) for answer in "+-")
     system = (
