@@ -5,7 +5,7 @@ import importlib.metadata
 import os
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,6 +21,7 @@ from services.orchestrator.settings import OrchestratorSettings
 from services.runtime.checkpoint import check_model_directory, looks_local
 from services.runtime.redis import RedisUrl, connect, shown, trouble
 from services.runtime.settings import RuntimeSettings, load_settings, unknown_variables
+from services.verifier.families.architectures import IMPLEMENTED
 from services.verifier.settings import VerifierSettings
 
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("wrong", "bold red")}
@@ -59,7 +60,7 @@ def examine(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterato
     yield _gpu()
     yield from _variables()
     yield _model("generator model", generator.model, _generator_detail)
-    yield _model("verifier model", verifier.model, _verifier_detail)
+    yield _model("verifier model", verifier.model, _verifier_detail, IMPLEMENTED)
     yield from _ports(generator, verifier)
     yield _redis(verifier.cache_url)
 
@@ -102,11 +103,13 @@ def _variables() -> Iterator[Finding]:
         yield Finding("environment", "wrong", f"{name} is no setting of e2h", mend)
 
 
-def _model(what: str, model: str, detail: Callable[[dict[str, Any]], str]) -> Finding:
+def _model(
+    what: str, model: str, detail: Callable[[dict[str, Any]], str], implemented: Collection[str] = ()
+) -> Finding:
     if not looks_local(model):
         return Finding(what, "note", f"{model} (a hub id; downloaded at the first start)")
     try:
-        config = check_model_directory(model)
+        config = check_model_directory(model, implemented)
     except ModelLoadError as error:
         return Finding(what, "wrong", error.message, error.hint)
     context = config.get("max_position_embeddings")

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from services import __version__
+from services.cli import verifier as verifier_commands
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
 from services.core.seeds import MAX_SEED
@@ -18,6 +19,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
+
+app.add_typer(verifier_commands.app)
 
 GeneratorModel = Annotated[
     str | None,

@@ -32,8 +32,12 @@ def check_model_directory(model: str, implemented: Collection[str] = ()) -> dict
         )
     if not (path / "tokenizer.json").is_file():
         raise ModelLoadError(f"model directory {model} has no tokenizer.json", "save the tokenizer beside the model")
-    config = read_config(model)
-    if "auto_map" in config and not (set(config.get("architectures") or [""]) <= set(implemented)):
+    return without_remote_code(read_config(model), model, implemented)
+
+
+def without_remote_code(config: dict[str, Any], model: str, implemented: Collection[str] = ()) -> dict[str, Any]:
+    """The config without its `auto_map`, which only an implemented architecture may have (`check_model_directory`)."""
+    if "auto_map" in config and not set(config.get("architectures") or [""]) <= set(implemented):
         raise ModelLoadError(
             f"the model in {model} wants to run its own code (auto_map)",
             "remote code is never run; use a checkpoint of an architecture that transformers ships",

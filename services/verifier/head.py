@@ -6,11 +6,14 @@ from dataclasses import dataclass
 import torch
 
 from services.core.errors import ModelLoadError
-from services.verifier.tensors import Tensors
+from services.verifier.tensors import TensorSource
 
 # Where a language-model head is, and the embedding that serves as one where the two are tied.
 LM_HEAD = "lm_head.weight"
-_EMBEDDINGS = ("model.embed_tokens.weight", "transformer.wte.weight", "gpt_neox.embed_in.weight")
+TOKEN_HEADS = (("lm_head",), ("embed_out",), ("model.embed_tokens",), ("transformer.wte",))
+
+# Alternatives, each the names of a head's layers in order, without ".weight".
+Alternatives = Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -58,61 +61,65 @@ class Head:
         return Head(tuple(Linear(moved(one.weight), moved(one.bias)) for one in self.layers), self.positive)
 
 
-def read_head(tensors: Tensors, layers: Sequence[str], outputs: Sequence[int], positive: int | None = None) -> Head:
-    """A head of the named layers (`score.0`, `score.2`), whose last has one of the allowed numbers of outputs.
+def head_layers(tensors: TensorSource, heads: Alternatives) -> Sequence[str]:
+    """The first of the alternatives that the checkpoint has. Raises `ModelLoadError` when it has none."""
+    for layers in heads:
+        if all(f"{name}.weight" in tensors for name in layers):
+            return layers
+    raise no_head(tensors, heads)
 
-    `positive` is the place of the "right" class and applies where there are two outputs. Raises `ModelLoadError`.
-    """
-    read = tuple(_read_linear(tensors, name) for name in layers)
-    width = read[-1].weight.shape[0]
+
+def check_outputs(tensors: TensorSource, layers: Sequence[str], outputs: Sequence[int]) -> None:
+    """Raises `ModelLoadError` unless the last layer has one of the allowed numbers of outputs."""
+    width = tensors.shapes[f"{layers[-1]}.weight"][0]
     if width not in outputs:
         allowed = " or ".join(map(str, outputs))
         raise ModelLoadError(
             f"the head {layers[-1]} of this model has {width} outputs, not {allowed}",
             "set E2H_VERIFIER_FAMILY to the family that it was trained as",
         )
-    return Head(read, None if width == 1 else positive)
 
 
-def read_token_head(tensors: Tensors, token_ids: Sequence[int], positive: int) -> Head:
-    """The language-model head's rows of these tokens alone: a softmax over them, index `positive`."""
-    name = token_head_name(tensors)
-    if name is None:
-        raise no_head(tensors)
-    return Head((Linear(tensors.rows(name, token_ids), _rows_of_bias(tensors, name, token_ids)),), positive)
+def read_head(tensors: TensorSource, heads: Alternatives, outputs: Sequence[int], positive: int | None = None) -> Head:
+    """A head of linear layers. `positive` is the place of the "right" class and applies where there are two outputs.
+
+    Raises `ModelLoadError` for a missing head, and for one with another number of outputs.
+    """
+    layers = head_layers(tensors, heads)
+    check_outputs(tensors, layers, outputs)
+    read = tuple(_read_linear(tensors, name) for name in layers)
+    return Head(read, None if read[-1].weight.shape[0] == 1 else positive)
 
 
-def token_head_name(tensors: Tensors) -> str | None:
-    """The matrix that gives token logits: the language-model head, or the embedding that it is tied to."""
-    return next((name for name in (LM_HEAD, *_EMBEDDINGS) if name in tensors), None)
+def read_token_head(tensors: TensorSource, token_ids: Sequence[int], positive: int) -> Head:
+    """The language-model head's rows of these tokens alone: a softmax over them, index `positive`.
+
+    Where the head is tied to the embedding, the checkpoint has only that.
+    """
+    (name,) = head_layers(tensors, TOKEN_HEADS)
+    bias = f"{name}.bias"
+    rows = tensors.read(bias)[list(token_ids)] if bias in tensors else torch.zeros(len(token_ids))
+    return Head((Linear(tensors.rows(f"{name}.weight", token_ids), rows),), positive)
 
 
-def no_head(tensors: Tensors) -> ModelLoadError:
-    """The refusal of a checkpoint without a head."""
+def no_head(tensors: TensorSource, heads: Alternatives) -> ModelLoadError:
+    """The refusal of a checkpoint that has none of these heads."""
+    names = ", ".join(sorted({layers[0] for layers in heads}))
     return ModelLoadError(
-        f"the model in {tensors.directory} has no reward head that is known (score, v_head, classifier or lm_head)",
+        f"the model in {tensors.directory} has no reward head (one of {names})",
         "serve a reward model; a base model scores nothing",
     )
 
 
-def _read_linear(tensors: Tensors, name: str) -> Linear:
-    if f"{name}.weight" not in tensors:
-        raise no_head(tensors)
+def _read_linear(tensors: TensorSource, name: str) -> Linear:
     weight = tensors.read(f"{name}.weight")
     bias = tensors.read(f"{name}.bias") if f"{name}.bias" in tensors else torch.zeros(weight.shape[0])
     return Linear(weight, bias)
 
 
-def _rows_of_bias(tensors: Tensors, name: str, rows: Sequence[int]) -> torch.Tensor:
-    bias = name.removesuffix("weight") + "bias"
-    return tensors.read(bias)[list(rows)] if bias in tensors else torch.zeros(len(rows))
-
-
-def collapsed_head(tensors: Tensors, name: str) -> Head:
+def collapsed_head(tensors: TensorSource, heads: Alternatives) -> Head:
     """The head of an easy-to-hard verifier: one row that gives the mean of its outputs."""
-    if f"{name}.weight" not in tensors:
-        raise no_head(tensors)
-    linear = _read_linear(tensors, name)
+    linear = _read_linear(tensors, head_layers(tensors, heads)[0])
     return Head((Linear(collapse(linear.weight), linear.bias.mean().reshape(1)),))
 
 
@@ -144,7 +151,7 @@ def _compare_with_plain_readout(rows: torch.Tensor, row: torch.Tensor) -> None:
         raise ModelLoadError("the head of this model holds no finite numbers", "download or save the model again")
 
 
-def looks_tiled(tensors: Tensors, name: str) -> bool:
+def looks_tiled(tensors: TensorSource, name: str) -> bool:
     """Whether a head's first four rows repeat two, as only the tiled export of an easy-to-hard head does."""
     if name not in tensors or tensors.shapes[name][0] < 4:
         return False

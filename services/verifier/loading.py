@@ -11,8 +11,9 @@ from services.core.contracts import VerifierInfo
 from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory, check_vocabulary
 from services.verifier.attention import decoder_config
+from services.verifier.families.architectures import IMPLEMENTED
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.families.registry import IMPLEMENTED, family_of
+from services.verifier.families.registry import family_of
 from services.verifier.memory import keep_activations
 from services.verifier.model import RewardModel
 from services.verifier.packed_attention import NAME as ATTENTION

@@ -2,8 +2,8 @@
 
 A built-in solution must give one finite probability a step; a packed batch must score each sequence as a plain forward
 pass over that sequence alone does; a score must not change when what follows its row is cut off, which only causal
-attention keeps; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out again, which
-catches a tokenizer or a prompt format that is not the one of training.
+attention keeps; and where the checkpoint carries golden scores (`e2h.golden` in its config), they must come out again,
+which catches a tokenizer or a prompt format that is not the one of training.
 """
 
 import math

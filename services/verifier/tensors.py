@@ -1,15 +1,36 @@
 """The tensors of a checkpoint directory by name. Reads headers at once; a tensor, or some of its rows, when asked."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
 
 from services.core.errors import ModelLoadError
 
-_INDEX = "model.safetensors.index.json"
+INDEX = "model.safetensors.index.json"
+
+
+class TensorSource(Protocol):
+    """Named tensors of a checkpoint, read one at a time."""
+
+    @property
+    def directory(self) -> Path: ...
+
+    @property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]: ...
+
+    def __contains__(self, name: str) -> bool: ...
+
+    def read(self, name: str) -> torch.Tensor:
+        """The whole tensor."""
+        ...
+
+    def rows(self, name: str, rows: Sequence[int]) -> torch.Tensor:
+        """Some rows of a matrix, [len(rows), columns], in their order."""
+        ...
 
 
 class Tensors:
@@ -27,6 +48,11 @@ class Tensors:
 
     def __contains__(self, name: str) -> bool:
         return name in self._shards
+
+    @property
+    def shards(self) -> int:
+        """How many files hold them."""
+        return len(set(self._shards.values()))
 
     def read(self, name: str) -> torch.Tensor:
         """The whole tensor."""
@@ -62,13 +88,13 @@ class Tensors:
 
 
 def _refuse_missing_shards(directory: Path) -> None:
-    index = directory / _INDEX
+    index = directory / INDEX
     if not index.is_file():
         return
     try:
         named = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelLoadError(f"{_INDEX} is no index of shards", "download or save the model again") from error
+        raise ModelLoadError(f"{INDEX} is no index of shards", "download or save the model again") from error
     missing = sorted(str(name) for name in named if not (directory / str(name)).is_file())
     if missing:
         raise ModelLoadError(

@@ -32,8 +32,9 @@ from transformers import (
 
 from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory
+from services.verifier.families.architectures import IMPLEMENTED
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.families.registry import FAMILIES, IMPLEMENTED, Recognised, recognise
+from services.verifier.families.registry import FAMILIES, Recognised, recognise
 from services.verifier.loading import load_reward_model
 from services.verifier.model import RewardModel
 from services.verifier.selftest import self_test

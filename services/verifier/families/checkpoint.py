@@ -9,7 +9,7 @@ from services.core.aggregation import Aggregation, aggregations_of
 from services.core.contracts import VerifierKind
 from services.core.errors import ModelLoadError
 from services.verifier.settings import VerifierSettings
-from services.verifier.tensors import Tensors
+from services.verifier.tensors import Tensors, TensorSource
 
 # What some architectures do to logits after the head (Gemma, Granite, Cohere), with the value that does nothing.
 _LOGIT_CHANGES = {"final_logit_softcapping": None, "logits_scaling": 1.0, "logit_scale": 1.0}
@@ -21,18 +21,13 @@ class Checkpoint:
 
     config: dict[str, Any]
     own: dict[str, Any]
-    tensors: Tensors
+    tensors: TensorSource
     settings: VerifierSettings
 
     @classmethod
     def open(cls, directory: Path, config: dict[str, Any], settings: VerifierSettings) -> "Checkpoint":
         """Raises `ModelLoadError` for a broken shard or a block that is no object."""
-        own = config.get("e2h", {})
-        if not isinstance(own, dict):
-            raise ModelLoadError(
-                "the `e2h` entry of the model's config is no object", "remove or mend it in config.json"
-            )
-        return cls(config, own, Tensors(directory), settings)
+        return cls(config, own_block(config), Tensors(directory), settings)
 
     @property
     def architectures(self) -> tuple[str, ...]:
@@ -86,3 +81,11 @@ class Checkpoint:
                 f"use one of {', '.join(sorted(given))}",
             )
         return Aggregation(name)
+
+
+def own_block(config: dict[str, Any]) -> dict[str, Any]:
+    """The `e2h` block of a config.json. Raises `ModelLoadError` when it is no object."""
+    own = config.get("e2h", {})
+    if not isinstance(own, dict):
+        raise ModelLoadError("the `e2h` entry of the model's config is no object", "remove or mend it in config.json")
+    return own

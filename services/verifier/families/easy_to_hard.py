@@ -20,13 +20,15 @@ from services.core.steps import ANSWER_HEADER, split_answer_block
 from services.runtime.tokens import PlainEncoder
 from services.verifier.families.base import Encoded, flags_of
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.head import Head, collapsed_head, no_head
+from services.verifier.head import Head, collapsed_head
 
 NAME = "easy-to-hard"
 DEFAULT_AGGREGATION = Aggregation.PROD
+KINDS: tuple[VerifierKind, ...] = get_args(VerifierKind)
 EosReadout = Literal["at", "before"]
 # Where our own and the published checkpoints keep the reward head.
-HEADS = ("score", "lm_head")
+HEADS = (("score",), ("lm_head",))
+OUTPUTS = None  # any even number: the tiling of two rows
 
 
 class EasyToHard:
@@ -95,7 +97,7 @@ class EasyToHard:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[EasyToHard, Head]:
     """The family and the collapsed head of this checkpoint. Raises `ModelLoadError`."""
-    kind = checkpoint.kind(get_args(VerifierKind))
+    kind = checkpoint.kind(KINDS)
     if tokenizer.eos_token_id is None:
         raise ModelLoadError("the verifier's tokenizer has no end-of-sequence token", "set eos_token in its config")
     readout = checkpoint.choice("eos_readout", checkpoint.settings.eos_readout, get_args(EosReadout), "at")
@@ -107,7 +109,4 @@ def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[EasyToHard, Head]:
         eos_readout=cast(EosReadout, readout),
         default_aggregation=checkpoint.aggregation(kind, DEFAULT_AGGREGATION),
     )
-    name = next((name for name in HEADS if f"{name}.weight" in checkpoint.tensors), None)
-    if name is None:
-        raise no_head(checkpoint.tensors)
-    return family, collapsed_head(checkpoint.tensors, name)
+    return family, collapsed_head(checkpoint.tensors, HEADS)

@@ -18,10 +18,13 @@ from services.verifier.families.base import Encoded, flags_of, trimmed_steps
 from services.verifier.families.chat import STAND_INS, TemplateParts
 from services.verifier.families.checkpoint import Checkpoint
 from services.verifier.families.rlhflow import single_token
-from services.verifier.head import Head, read_token_head
+from services.verifier.head import TOKEN_HEADS, Head, read_token_head
 
 NAME = "generative-judge"
 DEFAULT_AGGREGATION = Aggregation.OUTCOME
+HEADS = TOKEN_HEADS
+OUTPUTS = None  # the rows of two tokens
+KINDS: tuple[VerifierKind, ...] = ("orm",)
 _RUBRIC = (
     "Judge whether the solution of this math problem is right. It is right only if every step follows and the final "
     "answer is the answer of the problem. Reply with + if it is right, with - if it is not, and with nothing else."
@@ -64,7 +67,7 @@ class GenerativeJudge:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[GenerativeJudge, Head]:
     """The family and the head (two rows of the language model's) of this checkpoint. Raises `ModelLoadError`."""
-    checkpoint.kind(("orm",))
+    checkpoint.kind(KINDS)
     checkpoint.refuse_changed_logits()
     encoder = PlainEncoder(tokenizer)
     chat = None

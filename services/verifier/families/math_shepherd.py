@@ -19,10 +19,13 @@ from services.core.errors import ModelLoadError
 from services.runtime.tokens import PlainEncoder
 from services.verifier.families.base import Encoded, flags_of, trimmed_steps
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.head import Head, read_token_head
+from services.verifier.head import TOKEN_HEADS, Head, read_token_head
 
 NAME = "math-shepherd"
 DEFAULT_AGGREGATION = Aggregation.MIN
+HEADS = TOKEN_HEADS
+OUTPUTS = None  # the rows of two tokens
+KINDS: tuple[VerifierKind, ...] = ("prm",)
 _TAG = "ки"
 _TAG_ENTRY, _RIGHT_ENTRY, _WRONG_ENTRY = "▁ки", "▁+", "▁-"
 
@@ -70,7 +73,7 @@ def vocabulary_id(encoder: PlainEncoder, entry: str) -> int:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[MathShepherd, Head]:
     """The family and the head (two rows of the language model's) of this checkpoint. Raises `ModelLoadError`."""
-    kind = checkpoint.kind(("prm",))
+    kind = checkpoint.kind(KINDS)
     checkpoint.refuse_changed_logits()
     encoder = PlainEncoder(tokenizer)
     family = MathShepherd(

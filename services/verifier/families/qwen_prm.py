@@ -26,7 +26,9 @@ from services.verifier.head import Head, read_head
 
 NAME = "qwen-prm"
 DEFAULT_AGGREGATION = Aggregation.PROD
-HEAD_LAYERS = ("score.0", "score.2")
+KINDS: tuple[VerifierKind, ...] = ("prm",)
+HEADS = (("score.0", "score.2"),)
+OUTPUTS = (2,)
 QWEN_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 _TAG = "<extra_0>"
 _RIGHT = 1
@@ -61,7 +63,7 @@ class QwenPrm:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[QwenPrm, Head]:
     """The family and the head of this checkpoint. Raises `ModelLoadError`."""
-    kind = checkpoint.kind(("prm",))
+    kind = checkpoint.kind(KINDS)
     system = (
         checkpoint.text("system_prompt")
         if "system_prompt" in checkpoint.own
@@ -72,4 +74,4 @@ def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[QwenPrm, Head]:
         system=system,
         default_aggregation=checkpoint.aggregation(kind, DEFAULT_AGGREGATION),
     )
-    return family, read_head(checkpoint.tensors, HEAD_LAYERS, (2,), positive=_RIGHT)
+    return family, read_head(checkpoint.tensors, HEADS, OUTPUTS, positive=_RIGHT)

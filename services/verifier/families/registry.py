@@ -1,9 +1,11 @@
 """Which family a checkpoint is: by what its config and its tensors say, never by its name or path."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from services.core.aggregation import Aggregation
+from services.core.contracts import VerifierKind
 from services.core.errors import ModelLoadError
 from services.verifier.families import (
     easy_to_hard,
@@ -17,22 +19,53 @@ from services.verifier.families import (
 )
 from services.verifier.families.base import Family
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.head import LM_HEAD, Head, looks_tiled, no_head, token_head_name
+from services.verifier.head import (
+    LM_HEAD,
+    TOKEN_HEADS,
+    Alternatives,
+    Head,
+    check_outputs,
+    head_layers,
+    looks_tiled,
+    no_head,
+)
+from services.verifier.tensors import TensorSource
 
 Build = Callable[[Checkpoint, Any], tuple[Family, Head]]
 
-FAMILIES: dict[str, Build] = {
-    easy_to_hard.NAME: easy_to_hard.build,
-    qwen_prm.NAME: qwen_prm.build,
-    math_shepherd.NAME: math_shepherd.build,
-    rlhflow.NAME: rlhflow.build,
-    skywork.NAME: skywork.build,
-    token_classification.NAME: token_classification.build,
-    sequence_classification.NAME: sequence_classification.build,
-    generative_judge.NAME: generative_judge.build,
+
+@dataclass(frozen=True)
+class Served:
+    """What is known of a family without a checkpoint."""
+
+    build: Build
+    kinds: tuple[VerifierKind, ...]
+    default_aggregation: Aggregation
+    heads: Alternatives
+    outputs: Sequence[int] | None
+
+    def check_head(self, tensors: TensorSource, hidden_size: int) -> None:
+        """By names and shapes alone. Raises `ModelLoadError`."""
+        layers = head_layers(tensors, self.heads)
+        if self.outputs is not None:
+            check_outputs(tensors, layers, self.outputs)
+        if tensors.shapes[f"{layers[0]}.weight"][-1] != hidden_size:
+            raise ModelLoadError("the reward head does not fit the model's hidden size", "save head and body together")
+
+
+FAMILIES: dict[str, Served] = {
+    module.NAME: Served(module.build, module.KINDS, module.DEFAULT_AGGREGATION, module.HEADS, module.OUTPUTS)
+    for module in (
+        easy_to_hard,
+        qwen_prm,
+        math_shepherd,
+        rlhflow,
+        skywork,
+        token_classification,
+        sequence_classification,
+        generative_judge,
+    )
 }
-# Architectures whose code on the hub is not needed: the body is one of transformers, the head one of ours.
-IMPLEMENTED = frozenset({"Qwen2ForProcessRewardModel", "Qwen2ForRewardModel", "Qwen2ForPrmModel"})
 # What reads the logits of two tokens of a language model. No file says which one such a checkpoint was trained as.
 _TOKEN_FAMILIES = (math_shepherd.NAME, rlhflow.NAME, generative_judge.NAME)
 _MENDS_FAMILY = "set E2H_VERIFIER_FAMILY, or family in the e2h block of config.json, to the one it was trained as"
@@ -48,7 +81,7 @@ class Recognised:
 
 def family_of(checkpoint: Checkpoint, tokenizer: Any) -> tuple[Family, Head]:
     """The family that serves this checkpoint, and its head. Raises `ModelLoadError` when no family does."""
-    return FAMILIES[recognise(checkpoint).family](checkpoint, tokenizer)
+    return FAMILIES[recognise(checkpoint).family].build(checkpoint, tokenizer)
 
 
 def recognise(checkpoint: Checkpoint) -> Recognised:
@@ -98,8 +131,9 @@ def _evidence(checkpoint: Checkpoint) -> Iterator[Recognised]:
 
 def _undecided(checkpoint: Checkpoint) -> ModelLoadError:
     causal = any(one.endswith(("ForCausalLM", "LMHeadModel")) for one in checkpoint.architectures)
-    if causal and token_head_name(checkpoint.tensors) is not None:
-        return ModelLoadError(
-            f"the model is a causal language model and may be of family {' or '.join(_TOKEN_FAMILIES)}", _MENDS_FAMILY
-        )
-    return no_head(checkpoint.tensors)
+    if not causal:
+        return no_head(checkpoint.tensors, [layers for served in FAMILIES.values() for layers in served.heads])
+    head_layers(checkpoint.tensors, TOKEN_HEADS)
+    return ModelLoadError(
+        f"the model is a causal language model and may be of family {' or '.join(_TOKEN_FAMILIES)}", _MENDS_FAMILY
+    )

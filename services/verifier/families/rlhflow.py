@@ -23,10 +23,13 @@ from services.runtime.tokens import PlainEncoder
 from services.verifier.families.base import Encoded, flags_of, trimmed_steps
 from services.verifier.families.chat import LLAMA_3, TEMPLATE_DATE, ChatPieces, system_of
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.head import Head, read_token_head
+from services.verifier.head import TOKEN_HEADS, Head, read_token_head
 
 NAME = "rlhflow"
 DEFAULT_AGGREGATION = Aggregation.MEAN
+HEADS = TOKEN_HEADS
+OUTPUTS = None  # the rows of two tokens
+KINDS: tuple[VerifierKind, ...] = ("prm",)
 LLAMA_SYSTEM = f"Cutting Knowledge Date: December 2023\nToday Date: {TEMPLATE_DATE}\n\n"
 
 
@@ -62,7 +65,7 @@ class RlhFlow:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[RlhFlow, Head]:
     """The family and the head (two rows of the language model's) of this checkpoint. Raises `ModelLoadError`."""
-    kind = checkpoint.kind(("prm",))
+    kind = checkpoint.kind(KINDS)
     checkpoint.refuse_changed_logits()
     encoder = PlainEncoder(tokenizer)
     right, wrong = (single_token(encoder.after_newline(answer)) for answer in "+-")

@@ -21,11 +21,13 @@ from services.verifier.families.base import Encoded, flags_of, trimmed_steps
 from services.verifier.families.chat import STAND_INS, TemplateParts
 from services.verifier.families.checkpoint import Checkpoint
 from services.verifier.families.easy_to_hard import EasyToHard
-from services.verifier.head import Head, no_head, read_head
+from services.verifier.head import Head, read_head
 
 NAME = "sequence-classification"
 DEFAULT_AGGREGATION = Aggregation.OUTCOME
+KINDS: tuple[VerifierKind, ...] = ("orm",)
 HEADS = (("score",), ("score.0", "score.2"), ("classifier",))
+OUTPUTS = (1,)
 PROMPTS = ("chat", "easy-to-hard")
 
 
@@ -50,7 +52,7 @@ class SequenceClassification:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[SequenceClassification, Head]:
     """The family and the head of this checkpoint. Raises `ModelLoadError`."""
-    checkpoint.kind(("orm",))
+    checkpoint.kind(KINDS)
     encoder = PlainEncoder(tokenizer)
     has_template = bool(getattr(tokenizer, "chat_template", None))
     prompt = checkpoint.choice("prompt", checkpoint.settings.prompt, PROMPTS, "chat" if has_template else None)
@@ -60,10 +62,7 @@ def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[SequenceClassificatio
             "set E2H_VERIFIER_PROMPT=easy-to-hard if it was trained on that format, or add the template",
         )
     write = _chat_writer(tokenizer, encoder) if prompt == "chat" else _plain_writer(tokenizer, encoder)
-    layers = next((layers for layers in HEADS if f"{layers[-1]}.weight" in checkpoint.tensors), None)
-    if layers is None:
-        raise no_head(checkpoint.tensors)
-    return SequenceClassification(encoder, write), read_head(checkpoint.tensors, layers, (1,))
+    return SequenceClassification(encoder, write), read_head(checkpoint.tensors, HEADS, OUTPUTS)
 
 
 def _chat_writer(tokenizer: Any, encoder: PlainEncoder) -> Callable[[str, Sequence[str]], Sequence[int]]:

@@ -22,7 +22,9 @@ from services.verifier.head import Head, read_head
 
 NAME = "skywork"
 DEFAULT_AGGREGATION = Aggregation.PROD
-HEAD_LAYERS = ("v_head.summary",)
+KINDS: tuple[VerifierKind, ...] = ("prm",)
+HEADS = (("v_head.summary",),)
+OUTPUTS = (1,)
 _LINE_BREAKS = re.compile(r"[^\S\n]*\n\s*")
 
 
@@ -52,10 +54,10 @@ class Skywork:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[Skywork, Head]:
     """The family and the value head of this checkpoint. Raises `ModelLoadError`."""
-    kind = checkpoint.kind(("prm",))
+    kind = checkpoint.kind(KINDS)
     family = Skywork(
         PlainEncoder(tokenizer),
         bos_id=tokenizer.bos_token_id,
         default_aggregation=checkpoint.aggregation(kind, DEFAULT_AGGREGATION),
     )
-    return family, read_head(checkpoint.tensors, HEAD_LAYERS, (1,))
+    return family, read_head(checkpoint.tensors, HEADS, OUTPUTS)

@@ -18,13 +18,15 @@ from services.core.errors import ModelLoadError
 from services.runtime.tokens import PlainEncoder
 from services.verifier.families.base import Encoded, flags_of, trimmed_steps
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.head import Head, no_head, read_head
+from services.verifier.head import Head, read_head
 
 NAME = "token-classification"
 DEFAULT_AGGREGATION = Aggregation.PROD
+KINDS: tuple[VerifierKind, ...] = ("prm",)
 DEFAULT_SEPARATOR = "\n"
 # Where transformers' classes keep the head (Llama, Qwen2, Mistral; GPT-2, GPT-NeoX).
-HEADS = ("score", "classifier")
+HEADS = (("score",), ("classifier",))
+OUTPUTS = (1, 2)
 _RIGHT = 1
 
 
@@ -60,14 +62,11 @@ class TokenClassification:
 
 def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[TokenClassification, Head]:
     """The family and the head of this checkpoint. Raises `ModelLoadError`."""
-    kind = checkpoint.kind(("prm",))
+    kind = checkpoint.kind(KINDS)
     family = TokenClassification(
         PlainEncoder(tokenizer),
         bos_id=tokenizer.bos_token_id,
         separator=checkpoint.settings.separator or checkpoint.text("separator") or DEFAULT_SEPARATOR,
         default_aggregation=checkpoint.aggregation(kind, DEFAULT_AGGREGATION),
     )
-    name = next((name for name in HEADS if f"{name}.weight" in checkpoint.tensors), None)
-    if name is None:
-        raise no_head(checkpoint.tensors)
-    return family, read_head(checkpoint.tensors, (name,), (1, 2), positive=_RIGHT)
+    return family, read_head(checkpoint.tensors, HEADS, OUTPUTS, positive=_RIGHT)
