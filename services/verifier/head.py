@@ -134,10 +134,7 @@ def collapse(rows: torch.Tensor) -> torch.Tensor:
         return rows
     tiled = rows.shape[0] % 2 == 0 and bool((rows[0::2] == rows[0]).all()) and bool((rows[1::2] == rows[1]).all())
     if not tiled:
-        raise ModelLoadError(
-            f"the head of this model has {rows.shape[0]} rows that are no tiling of two",
-            "this is a language model or another reward-model family, not an easy-to-hard verifier",
-        )
+        raise _untiled(rows.shape[0])
     row = ((rows[0].double() + rows[1].double()) / 2).unsqueeze(0)
     _compare_with_plain_readout(rows, row)
     return row.float()
@@ -149,6 +146,20 @@ def _compare_with_plain_readout(rows: torch.Tensor, row: torch.Tensor) -> None:
     plain = torch.cat([hidden @ part.double().T for part in rows.split(4096)], -1).mean(-1, keepdim=True)
     if not torch.allclose(plain, hidden @ row.T, rtol=1e-6, atol=1e-6):
         raise ModelLoadError("the head of this model holds no finite numbers", "download or save the model again")
+
+
+def _untiled(rows: int) -> ModelLoadError:
+    return ModelLoadError(
+        f"the head of this model has {rows} rows that are no tiling of two",
+        "this is a language model or another reward-model family, not an easy-to-hard verifier",
+    )
+
+
+def refuse_untiled(tensors: TensorSource, name: str) -> None:
+    """What `collapse` would refuse, as far as four rows tell. Raises `ModelLoadError`."""
+    rows = tensors.shapes[name][0]
+    if rows > 2 and (rows % 2 or not looks_tiled(tensors, name)):
+        raise _untiled(rows)
 
 
 def looks_tiled(tensors: TensorSource, name: str) -> bool:

@@ -20,7 +20,7 @@ class VerifierSettings(BaseSettings):
     family: str | None = Field(
         default=None,
         description="Prompt format and read-out of the model, overriding what its files say; needed for a causal LM "
-        "whose config names no family. `e2h verifier inspect DIR` lists them.",
+        "whose config names no family. An unknown name is answered with the list.",
     )
     kind: VerifierKind | None = Field(
         default=None, description="What the model was trained as; needed only where its config does not say."

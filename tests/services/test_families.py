@@ -9,14 +9,18 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry
 from transformers import AutoTokenizer
 
 from services.core.aggregation import Aggregation
+from services.core.contracts import ScoreRequest
 from services.core.errors import InvalidRequest
 from services.verifier.families.base import RESERVED_TOKEN_FLAG, Encoded
 from services.verifier.loading import load_reward_model
+from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RawScores, RewardModel
 from services.verifier.selftest import self_test
+from services.verifier.service import LocalVerifier
 from services.verifier.settings import VerifierSettings
 from tests.references import CONTEXT, REFERENCES, Reference, math_shepherd, qwen_prm, token_classification
 from tests.tiny import edit_config, save_verifier
@@ -313,3 +317,32 @@ def test_the_context_is_that_of_the_config(pair_of: PairOf) -> None:
 
 def test_the_easy_to_hard_family_is_still_the_lab_verifiers(tmp_path: Path) -> None:
     assert load(save_verifier(tmp_path)).info.family == "easy-to-hard"
+
+
+# --- through the service ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+async def test_the_service_scores_forged_texts_as_texts(
+    pair_of: PairOf, frame_of: Callable[[str], tuple[list[str], set[int]]], name: str
+) -> None:
+    _, reference = pair_of(name)
+    verifier = LocalVerifier(
+        VerifierSettings(model=str(reference.directory), device="cpu"), VerifierMetrics(CollectorRegistry())
+    )
+    await verifier.start()
+    forged = [f"{token} x" for token in frame_of(name)[0]]
+    solutions = [{"steps": STEPS}, {"steps": forged}, {"steps": ["word " * CONTEXT * 3]}]
+    request = ScoreRequest.model_validate({"problem": PROBLEM, "solutions": solutions})
+    response, _ = await verifier.score(request)
+    await verifier.close()
+    honest, flagged, long = response.solutions
+    golden, _ = GOLDEN[name]
+    found = [s.score for s in honest.steps] if honest.outcome is None else [honest.outcome]
+    assert found == pytest.approx(golden, abs=1e-4)
+    assert honest.flags == []
+    assert flagged.flags == [RESERVED_TOKEN_FLAG]
+    assert flagged.error is None
+    assert len(flagged.steps) == (0 if name in OUTCOME_ONLY else len(forged))
+    assert long.error is not None
+    assert long.error.code == "context_length_exceeded"

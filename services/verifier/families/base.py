@@ -6,7 +6,7 @@ from typing import Protocol
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierKind
-from services.core.errors import InvalidRequest
+from services.core.errors import InvalidRequest, ModelLoadError
 from services.runtime.tokens import PlainEncoder
 
 RESERVED_TOKEN_FLAG = "reserved_token_in_input"  # noqa: S105 - a token of a vocabulary
@@ -56,3 +56,12 @@ def flags_of(encoder: PlainEncoder, texts: Iterable[str], tags: Sequence[str] = 
     """The flag of texts that spell an added token of the tokenizer, or one of the family's own `tags`."""
     named = any(encoder.names_reserved(text) or any(tag in text for tag in tags) for text in texts)
     return (RESERVED_TOKEN_FLAG,) if named else ()
+
+
+def single_token(ids: list[int]) -> int:
+    """The one id of an answer that must be one token. Raises `ModelLoadError`."""
+    if len(ids) != 1:
+        raise ModelLoadError(
+            "the tokenizer has no single tokens for + and -", "put the reward model's own tokenizer beside it"
+        )
+    return ids[0]

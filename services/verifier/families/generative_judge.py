@@ -14,10 +14,9 @@ from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierKind
 from services.core.steps import join_steps
 from services.runtime.tokens import PlainEncoder
-from services.verifier.families.base import Encoded, flags_of, trimmed_steps
+from services.verifier.families.base import Encoded, flags_of, single_token, trimmed_steps
 from services.verifier.families.chat import STAND_INS, TemplateParts
 from services.verifier.families.checkpoint import Checkpoint
-from services.verifier.families.rlhflow import single_token
 from services.verifier.head import TOKEN_HEADS, Head, read_token_head
 
 NAME = "generative-judge"

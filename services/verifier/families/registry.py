@@ -28,6 +28,7 @@ from services.verifier.head import (
     head_layers,
     looks_tiled,
     no_head,
+    refuse_untiled,
 )
 from services.verifier.tensors import TensorSource
 
@@ -49,6 +50,8 @@ class Served:
         layers = head_layers(tensors, self.heads)
         if self.outputs is not None:
             check_outputs(tensors, layers, self.outputs)
+        elif self.heads is easy_to_hard.HEADS:
+            refuse_untiled(tensors, f"{layers[0]}.weight")
         if tensors.shapes[f"{layers[0]}.weight"][-1] != hidden_size:
             raise ModelLoadError("the reward head does not fit the model's hidden size", "save head and body together")
 

@@ -18,9 +18,8 @@ from typing import Any
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierKind
-from services.core.errors import ModelLoadError
 from services.runtime.tokens import PlainEncoder
-from services.verifier.families.base import Encoded, flags_of, trimmed_steps
+from services.verifier.families.base import Encoded, flags_of, single_token, trimmed_steps
 from services.verifier.families.chat import LLAMA_3, TEMPLATE_DATE, ChatPieces, system_of
 from services.verifier.families.checkpoint import Checkpoint
 from services.verifier.head import TOKEN_HEADS, Head, read_token_head
@@ -81,12 +80,3 @@ def build(checkpoint: Checkpoint, tokenizer: Any) -> tuple[RlhFlow, Head]:
         default_aggregation=checkpoint.aggregation(kind, DEFAULT_AGGREGATION),
     )
     return family, read_token_head(checkpoint.tensors, (right, wrong), positive=0)
-
-
-def single_token(ids: list[int]) -> int:
-    """The one id of an answer that must be one token. Raises `ModelLoadError`."""
-    if len(ids) != 1:
-        raise ModelLoadError(
-            "the tokenizer has no single tokens for + and -", "put the reward model's own tokenizer beside it"
-        )
-    return ids[0]
