@@ -7,7 +7,7 @@ published vocabulary the three tokens are `▁ки` 12902, `▁+` 648 and `▁-`
 vocabulary: text that spells it is flagged, and encoded by its letters, so that the model sees a tag where a step
 ends and nowhere else.
 
-Default aggregation: `min`, as the paper ranks by (section 3.4: "the minimum score across all steps").
+Default aggregation: `min`, as the paper ranks by.
 """
 
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ Which system text: `e2h.system_prompt` of the config where there is one; else wh
 writes before a conversation without a system turn. For Qwen's models that is the text that their cards pass ("Please
 reason step by step, ..."); ReasonFlux-PRM is used without a system turn, so its template's word is its word as well.
 
-Default aggregation: `prod`, as Zhang et al. (2025, "The Lessons of Developing PRMs", section 2) rank by.
+Default aggregation: `prod`, as Zhang et al. (2025, "The Lessons of Developing PRMs in Mathematical Reasoning") rank by.
 """
 
 from collections.abc import Sequence
