@@ -6,7 +6,7 @@ The score of a step is the sigmoid of the value head (`v_head.summary`) at the n
 published code (SkyworkAI/skywork-o1-prm-inference: `prepare_input` with step_token "\\n", `derive_step_rewards`).
 There a step is a line; ours may have several, so newlines within a step become spaces.
 
-Default aggregation: `prod` (Lightman et al., 2023): neither card nor code of these models say one.
+Default aggregation: `prod` (Lightman et al., 2023); we found no rule of the authors (their code aggregates nothing).
 """
 
 import re
