@@ -42,15 +42,15 @@ def plain_forward(body: Any, head: Head, encoded: Encoded) -> torch.Tensor:
 @contextmanager
 def _last_mlp_at(body: Any, rows: torch.Tensor) -> Iterator[None]:
     """The last layer's MLP at `rows` only: nothing else of its output is read, and no later layer attends to it."""
-    mlp = getattr(body.layers[-1], "mlp", None)
-    if mlp is None:
+    last: Any = body.layers[-1] if hasattr(body, "layers") else None
+    if not isinstance(mlp := getattr(last, "mlp", None), torch.nn.Module):
         yield
         return
-    body.layers[-1].mlp = _AtRows(mlp, rows)
+    last.mlp = _AtRows(mlp, rows)
     try:
         yield
     finally:
-        body.layers[-1].mlp = mlp
+        last.mlp = mlp
 
 
 class _AtRows(torch.nn.Module):

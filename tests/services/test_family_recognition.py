@@ -300,16 +300,18 @@ class Acausal(torch.nn.Module):
 
     def forward(self, input_ids: torch.Tensor, **options: Any) -> Any:
         output = self.body(input_ids=input_ids, **options)
-        # The same whatever the padding, so that only the cut-off sequence tells.
-        output.last_hidden_state = output.last_hidden_state + (input_ids != 0).sum(-1)[:, None, None] / 50
+        output.last_hidden_state = output.last_hidden_state + input_ids.shape[1] / 50
         return output
+
+    def set_attn_implementation(self, name: str) -> None:
+        self.body.set_attn_implementation(name)
 
 
 def test_a_body_that_sees_ahead_fails_the_self_test(tmp_path: Path) -> None:
     token_classification(tmp_path)
     sound = load(tmp_path)
-    with pytest.raises(ModelLoadError, match="not causal"):
-        self_test(RewardModel(Acausal(sound.body), sound.head, sound.family, 0, sound.info))
+    with pytest.raises(ModelLoadError, match="plain forward"):
+        self_test(RewardModel(Acausal(sound.body), sound.head, sound.family, sound.info))
 
 
 def test_a_context_too_short_for_any_solution_is_refused(tmp_path: Path) -> None:
