@@ -79,14 +79,19 @@ class PrefixCache:
 
         Returns how many bytes more do fit, which is less where the rest is in use.
         """
+        if self.nbytes + nbytes > self.max_bytes:
+            # Somewhat more than asked for: finding the oldest looks at every node, which not every batch should pay.
+            self._drop_oldest(self.max_bytes - nbytes - self.max_bytes // 16)
+        return max(0, self.max_bytes - self.nbytes)
+
+    def _drop_oldest(self, limit: int) -> None:
         idle = [(node.used, id(node), node) for node in self._nodes() if self._is_idle_leaf(node)]
         heapq.heapify(idle)
-        while idle and self.nbytes + nbytes > self.max_bytes:
+        while idle and self.nbytes > limit:
             _, _, leaf = heapq.heappop(idle)
             self._drop(leaf)
             if leaf.parent is not None and self._is_idle_leaf(leaf.parent):
                 heapq.heappush(idle, (leaf.parent.used, id(leaf.parent), leaf.parent))
-        return max(0, self.max_bytes - self.nbytes)
 
     def insert(self, parent: Node | None, key: bytes, kv: torch.Tensor, scores: Mapping[int, float]) -> Node:
         """A new node below `parent`. The caller has made room."""

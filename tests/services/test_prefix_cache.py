@@ -71,7 +71,7 @@ def test_it_never_holds_more_than_its_bound(some: list[tuple[int, ...]], tokens:
 
 
 def test_the_least_recently_used_goes_first() -> None:
-    cache = PrefixCache(6 * TOKEN_BYTES)
+    cache = PrefixCache(6 * TOKEN_BYTES + 4)
     learn(cache, (1, 1, 1), (2, 2, 2))
     look(cache, (1, 1, 1))
     learn(cache, (3, 3, 3))
