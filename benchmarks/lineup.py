@@ -1,0 +1,80 @@
+"""Which methods take part in a run: made, started and ended here."""
+
+import contextlib
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from benchmarks.methods import Method, OneAtATime, Padded
+from benchmarks.ours import Trie
+from benchmarks.vllm_engine import Options
+from benchmarks.vllm_method import Engine, EngineFailed, VllmLastToken, VllmTokens
+
+METHODS = ("ours", "padded", "sorted", "single", "vllm-tokens", "vllm-last", "padded-logits")
+_TASKS: dict[str, Literal["token_classify", "classify"]] = {"vllm-tokens": "token_classify", "vllm-last": "classify"}
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The same for all methods of a run. `cores` are those that a vLLM engine keeps to."""
+
+    directory: Path
+    dtype: str
+    device: str
+    threads: int
+    cores: tuple[int, ...]
+    vllm_eager: bool
+    vllm_cache_gib: int
+
+
+@contextlib.contextmanager
+def engines(setup: Setup, keys: Collection[str]) -> Iterator[dict[str, Engine]]:
+    """The vLLM engines of these methods, starting all at once, for it takes minutes to compile; ended afterwards."""
+    with contextlib.ExitStack() as stack:
+        started = {}
+        for key, task in _TASKS.items():
+            if key in keys:
+                started[key] = Engine(_options(setup, task))
+                stack.callback(started[key].close)
+        yield started
+
+
+def ready(started: dict[str, Engine]) -> dict[str, str]:
+    """Wait for the engines. Those that failed are taken out; gives why."""
+    failed = {}
+    for key, engine in list(started.items()):
+        try:
+            engine.wait()
+        except EngineFailed as error:
+            failed[key] = str(error)
+            del started[key]
+    return failed
+
+
+def make(setup: Setup, keys: Collection[str], plain: OneAtATime, started: dict[str, Engine]) -> dict[str, Method]:
+    """The methods of these keys, in the order of `METHODS`; those of engines that failed are missing."""
+    makers: dict[str, Callable[[], Method]] = {
+        "ours": lambda: Trie(setup.directory, setup.dtype, setup.device),
+        "padded": lambda: Padded(plain.body, "padded, arrival order"),
+        "sorted": lambda: Padded(plain.body, "padded, length-sorted", by_length=True),
+        "single": lambda: plain,
+        "vllm-tokens": lambda: VllmTokens(started["vllm-tokens"]),
+        "vllm-last": lambda: VllmLastToken(started["vllm-last"]),
+        "padded-logits": lambda: Padded(plain.body, "padded, arrival order, logits of the vocabulary", logits=True),
+    }
+    here = [key for key in METHODS if key in keys and (key not in _TASKS or key in started)]
+    return {key: makers[key]() for key in here}
+
+
+def _options(setup: Setup, task: Literal["token_classify", "classify"]) -> Options:
+    return Options(
+        model=str(setup.directory),
+        task=task,
+        dtype=setup.dtype,
+        device=setup.device,
+        threads=setup.threads,
+        cores=setup.cores,
+        compiled=not setup.vllm_eager,
+        cache_gib=setup.vllm_cache_gib,
+    )
