@@ -75,7 +75,7 @@ def measure(workload: Workload, methods: Sequence[Method], plain: Method, gemms:
     table = Table(workload, [Measured(method.name) for method in methods])
     expected: list[Values] = []
     for round_ in range(rounds):
-        table.limit.append(gemms.seconds([rows for problem in workload.problems for rows in problem.fresh]))
+        table.limit.append(gemms.limit([rows for problem in workload.problems for rows in problem.fresh]))
         for place, problem in enumerate(workload.problems):
             # Another begins each time, so that a machine that grows slower favours none.
             turn = {at: methods[at].score(problem) for at in _rotated(len(methods), round_ + place)}

@@ -108,7 +108,8 @@ def _measured(setup: Setup, seed: int, plan: Plan, started: dict[str, Engine]) -
         _check_context(workload, config.max_position_embeddings)
     check_plain(plain, setup.directory, setup.dtype, next(iter(workloads.values())), tolerance)
     gemms = Gemms(products(config), config.num_hidden_layers, DTYPES[setup.dtype], setup.device)
-    _say(f"GEMM peak {gemms.peak / 1e9:.0f} GFLOP/s, in chunks of {gemms.chunk} rows")
+    gemm = {"rows_at_once": gemms.chunk, "gflops": {way: round(peak / 1e9, 1) for way, peak in gemms.peaks.items()}}
+    _say(f"matrix products: {gemm}")
     methods = make(setup, {key for keys, _, _ in plan.values() for key in keys}, plain, started)
     entries = []
     for name, (keys, rounds, _) in plan.items():
@@ -116,7 +117,7 @@ def _measured(setup: Setup, seed: int, plan: Plan, started: dict[str, Engine]) -
         chosen = [methods[key] for key in keys if key in methods]
         warm_up(chosen, workloads[name])
         entries.append(entry(measure(workloads[name], chosen, plain, gemms, rounds), gemms, tolerance))
-    return {"gemm": {"peak_gflops": round(gemms.peak / 1e9, 1), "rows_at_once": gemms.chunk}, "workloads": entries}
+    return {"gemm": gemm, "workloads": entries}
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:

@@ -4,38 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import LlamaConfig
 
 from benchmarks.gemm import Gemms
 from benchmarks.methods import Body, OneAtATime, Padded, Scored, Values, load_body
-from benchmarks.models import products, save_random
+from benchmarks.models import products
 from benchmarks.ours import Trie
 from benchmarks.plain import CheckFailed, check_plain
 from benchmarks.running import largest_difference, measure
 from benchmarks.workload import Problem, build
 from services.verifier.head import Head, Linear
-
-VOCABULARY = 2048
-CONFIG = LlamaConfig(
-    hidden_size=64,
-    num_hidden_layers=2,
-    num_attention_heads=4,
-    num_key_value_heads=2,
-    intermediate_size=96,
-    vocab_size=VOCABULARY,
-    max_position_embeddings=1024,
-    bos_token_id=1,
-    eos_token_id=2,
-    pad_token_id=0,
-    id2label={0: "right"},
-)
-
-
-@pytest.fixture(scope="module")
-def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("model")
-    save_random(CONFIG, folder, torch.float32, "cpu")
-    return folder
+from tests.benchmarks.conftest import CONFIG, VOCABULARY
 
 
 @pytest.fixture(scope="module")
