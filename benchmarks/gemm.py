@@ -13,6 +13,7 @@ from benchmarks.models import Product
 
 _CHUNKS = (256, 512, 1024, 2048, 4096, 8192)
 _PROBE_ROWS = {"cpu": 2048, "cuda": 8192}
+_PROBE_LAYERS = 8  # enough that their weights outgrow the caches
 Layers = Sequence[Sequence[torch.Tensor]]
 Multiply = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -26,14 +27,14 @@ class Gemms:
     """
 
     def __init__(self, layer: Sequence[Product], layers: int, dtype: torch.dtype, device: str) -> None:
-        self._row_flops = layers * sum(product.flops for product in layer)
+        self._layer_flops = sum(product.flops for product in layer)
         self._device = device
         self._layers = [
             [torch.randn(product.outputs, product.inputs, dtype=dtype, device=device) for product in layer]
             for _ in range(layers)
         ]
         # Chunks, because activations that outgrow the caches make one large product slower than several small ones.
-        self.chunk, peak = self._probe(torch.nn.functional.linear, self._layers)
+        self.chunk, peak = self._probe(torch.nn.functional.linear, self._layers[:_PROBE_LAYERS])
         self.peaks = {"linear": peak}
         if device == "cpu" and torch.backends.mkldnn.is_available():
             _, self.peaks["oneDNN, weights laid out in advance"] = self._probe(_multiply_laid_out, self._laid_out())
@@ -45,7 +46,7 @@ class Gemms:
 
     def flops(self, rows: int) -> float:
         """Floating-point operations of `rows` rows through all layers."""
-        return float(rows) * self._row_flops
+        return float(rows) * self._layer_flops * len(self._layers)
 
     def limit(self, passes: Iterable[int]) -> Clock:
         """The time of forward passes of so many rows each through all layers, in chunks of the best size."""
@@ -60,10 +61,11 @@ class Gemms:
         rows = _PROBE_ROWS[torch.device(self._device).type]
         times = {s: self._measure(multiply, layers, [s] * (rows // s)).own for s in _CHUNKS if s <= rows}
         best = min(times, key=lambda size: times[size])
-        return best, self.flops(rows) / times[best]
+        return best, float(rows) * self._layer_flops * len(layers) / times[best]
 
     def _laid_out(self) -> Layers:
-        return [[torch.ops.mkldnn._reorder_linear_weight(weight, None) for weight in layer] for layer in self._layers]
+        lay_out = torch.ops.mkldnn._reorder_linear_weight
+        return [[lay_out(weight, None) for weight in layer] for layer in self._layers[:_PROBE_LAYERS]]
 
     @torch.inference_mode()
     def _measure(self, multiply: Multiply, layers: Layers, sizes: Sequence[int]) -> Clock:
