@@ -32,9 +32,9 @@ from benchmarks.vllm_method import Engine
 from benchmarks.workload import SHAPES, Workload, build
 
 RESULTS = Path(__file__).resolve().parent / "results"
-# With this seed the first best-of-16 problem has nearly the rows of a real one that was measured earlier: 8,336 padded,
-# 7,304 sorted, 5,205 unpadded and 3,352 unique, where that had 8,224, 7,040, 5,212 and 3,374.
-SEED = 346
+# With this seed the first best-of-16 problem has nearly the rows of a real one that was measured earlier: 7,944 padded,
+# 7,152 sorted, 5,212 unpadded and 3,394 unique, where that had 8,224, 7,040, 5,212 and 3,374.
+SEED = 227
 _DEFAULT_METHODS = METHODS[:-1]
 # Padding is hardly what beam levels suffer from, and takes half of their time here.
 _QUICK = {"best-of-16": (_DEFAULT_METHODS, 2), "beam": (("ours", "single", "vllm-tokens", "vllm-last"), 1)}

@@ -124,7 +124,7 @@ def build(name: str, problems: int, vocabulary: int, seed: int = 0) -> Workload:
     """The workload of that name in `SHAPES`; the same for the same arguments."""
     draw = random.Random(f"{name} {seed}")
     shape = SHAPES[name]
-    ids = _Ids(draw, vocabulary)
+    ids = _Ids(random.Random(f"ids {name} {seed}"), vocabulary)  # its own: lengths are the same for every vocabulary
     begin = ids.take(_FORMAT_TOKENS)
     make = _best_of if shape.levels == 1 else _beam
     return Workload(name, shape, tuple(Problem(make(shape, draw, ids, begin)) for _ in range(problems)))

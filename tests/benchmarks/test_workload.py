@@ -24,6 +24,12 @@ def test_the_same_arguments_give_the_same_workload_and_another_seed_another(name
 
 
 @names
+def test_lengths_do_not_depend_on_the_vocabulary(name: str) -> None:
+    few, many = (_sequences(build(name, 1, size)) for size in (VOCABULARY, 50 * VOCABULARY))
+    assert [(len(e.ids), e.rows) for e in few] == [(len(e.ids), e.rows) for e in many]
+
+
+@names
 def test_every_level_has_n_sequences_with_rows_inside_and_the_last_at_the_end(name: str) -> None:
     workload = build(name, 2, VOCABULARY)
     shape = SHAPES[name]
