@@ -16,7 +16,8 @@ from benchmarks.clock import Clock
 from benchmarks.models import DTYPES
 from benchmarks.workload import Level, Problem
 from services.verifier.families.base import Encoded
-from services.verifier.head import Head, Linear, read_tensor
+from services.verifier.head import Head, read_head
+from services.verifier.tensors import Tensors
 
 PADDED_BATCH = 8
 
@@ -65,10 +66,7 @@ class Body:
 def load_body(directory: Path, dtype: str, device: str) -> Body:
     """The checkpoint as transformers loads it, with its own choice of attention."""
     decoder = transformers.AutoModel.from_pretrained(directory, dtype=DTYPES[dtype], local_files_only=True)
-    weight, bias = read_tensor(directory, "score.weight"), read_tensor(directory, "score.bias")
-    if weight is None or bias is None or weight.shape[0] != 1:
-        raise ValueError("the model has no head of one output, named score, with a bias")
-    head = Head((Linear(weight, bias),)).to(torch.device(device))
+    head = read_head(Tensors(directory), (("score",),), (1,)).to(torch.device(device))
     return Body(decoder.to(device).eval(), head, device, int(decoder.config.pad_token_id or 0))
 
 

@@ -1,45 +1,51 @@
 """Our verifier as one of the methods: loaded and called as the service does it."""
 
+import math
 from pathlib import Path
 
 from benchmarks.clock import Clock
 from benchmarks.methods import Scored, Values
 from benchmarks.workload import Level, Problem
-from services.verifier.batching import padded_tokens, take_batch
+from services.verifier.batching import Waiting, take_batch
 from services.verifier.loading import load_reward_model
 from services.verifier.model import RawScores
 from services.verifier.settings import VerifierSettings
+from services.verifier.trie import key_of
 
 
 class Trie:
-    """Every problem through `RewardModel.score`, in the batches that the service's batcher would form."""
+    """Every problem through `RewardModel.score`, in the batches that the service's batcher would form.
+
+    Nothing is kept from one problem to the next; within a beam search, prefixes are kept from level to level.
+    """
 
     name = "ours"
 
     def __init__(self, directory: Path, dtype: str, device: str) -> None:
-        self._settings = VerifierSettings.model_validate({"model": str(directory), "dtype": dtype, "device": device})
-        self._model = load_reward_model(self._settings)
+        settings = VerifierSettings.model_validate({"model": str(directory), "dtype": dtype, "device": device})
+        self._model = load_reward_model(settings)
+        self._budget = settings.batch_tokens(self._model.device_type)
         self._device = device
 
     def score(self, problem: Problem) -> Scored:
-        computed = 0
+        self._model.forget()
         values: Values = []
+        computed = 0
         with Clock(self._device) as clock:
             for level in problem.levels:
-                found: dict[int, RawScores] = {}
-                for places in self._batches(level):
-                    batch = [level[place] for place in places]
-                    computed += padded_tokens([len(e.ids) for e in batch])
-                    found.update(zip(places, self._model.score(batch), strict=True))
-                values.append([list(found[place].steps) for place in range(len(level))])
+                scores = self._level(level)
+                computed += sum(one.computed for one in scores)
+                values.append([list(one.steps) for one in scores])
         return Scored(values, computed, clock.seconds, clock.busy)
 
-    def _batches(self, level: Level) -> list[list[int]]:
-        waiting = list(range(len(level)))
-        batches = []
+    def _level(self, level: Level) -> list[RawScores]:
+        waiting = {place: Waiting(key_of(encoded.ids), "", math.inf) for place, encoded in enumerate(level)}
+        found: dict[int, RawScores] = {}
         while waiting:
-            lengths = [len(level[place].ids) for place in waiting]
-            taken = [waiting[at] for at in take_batch(lengths, self._settings.max_batch_tokens)]
-            batches.append(taken)
-            waiting = [place for place in waiting if place not in taken]
-        return batches
+            places = list(waiting)
+            taken = take_batch(list(waiting.values()), 0.0, self._budget, self._budget)
+            batch = [places[at] for at in taken]
+            found.update(zip(batch, self._model.score([level[place] for place in batch]), strict=True))
+            for place in batch:
+                del waiting[place]
+        return [found[place] for place in range(len(level))]

@@ -31,9 +31,6 @@ from services.verifier.recall import Recall, ScoreKeys, model_digest, nothing_kn
 from services.verifier.selftest import self_test
 from services.verifier.settings import VerifierSettings
 
-# Tokens of a forward pass where the settings name none. More gain nothing on a CPU; a GPU wants its matrices large.
-_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
-
 
 class LocalVerifier:
     """Serves one reward model to any number of concurrent callers; what `cache` knows is not scored again."""
@@ -54,7 +51,7 @@ class LocalVerifier:
         self._batcher = Batcher(
             self._model,
             self._metrics,
-            max_batch_tokens=self._settings.max_batch_tokens or _BATCH_TOKENS[self._model.device_type],
+            max_batch_tokens=self._settings.batch_tokens(self._model.device_type),
             max_queue_tokens=self._settings.max_queue_tokens,
             gather_s=self._settings.gather_ms / 1000,
         )

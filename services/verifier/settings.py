@@ -9,6 +9,9 @@ from services.core.contracts import VerifierKind
 from services.runtime.redis import RedisUrl
 from services.runtime.settings import settings_config
 
+# More tokens a forward pass gain nothing on a CPU; a GPU wants its matrices large.
+_BATCH_TOKENS = {"cpu": 4096, "cuda": 16_384}
+
 
 class VerifierSettings(BaseSettings):
     """Environment variables `E2H_VERIFIER_*`."""
@@ -69,3 +72,7 @@ class VerifierSettings(BaseSettings):
     cache_timeout_ms: float = Field(
         default=100.0, gt=0.0, le=10_000.0, description="A cache that takes longer is done without, for a second."
     )
+
+    def batch_tokens(self, device_type: str) -> int:
+        """`max_batch_tokens`, or what suits a device of this type (cpu or cuda)."""
+        return self.max_batch_tokens or _BATCH_TOKENS[device_type]
