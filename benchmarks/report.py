@@ -106,10 +106,10 @@ def _ratio(value: float | None) -> str:
     return "" if value is None else f"{value:.2f}x"
 
 
-def write(report: dict[str, Any], folder: Path, today: date) -> Path:
-    """The report as verifier-DATE-PROCESSOR.json; a number is added rather than an earlier one overwritten."""
+def write(name: str, report: dict[str, Any], folder: Path, today: date) -> Path:
+    """The report as NAME-DATE-PROCESSOR.json; a number is added rather than an earlier one overwritten."""
     folder.mkdir(parents=True, exist_ok=True)
-    stem = f"verifier-{today.isoformat()}-{slug(report['machine'])}"
+    stem = f"{name}-{today.isoformat()}-{slug(report['machine'])}"
     path, number = folder / f"{stem}.json", 1
     while path.exists():
         number += 1

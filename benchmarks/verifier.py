@@ -69,7 +69,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     machine = {**describe(options.device), "load_before": load()}
     report = {"date": date.today().isoformat(), "machine": machine, **_run(options, _plan(options))}
     print(text(report["workloads"]))
-    print(f"\n{write(report, options.out, date.today()).name}")
+    print(f"\n{write('verifier', report, options.out, date.today()).name}")
     wrong = {m["name"] for w in report["workloads"] for m in w["methods"] if not m["agrees"]}
     if wrong:
         _say(f"WRONG scores: {', '.join(sorted(wrong))}")

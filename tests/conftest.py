@@ -4,12 +4,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from transformers import PreTrainedTokenizerFast
 
 from tests.tiny import save_verifier
 from training.lab.tokenizer import build_tokenizer
 
 CheckpointOf = Callable[[str], Path]
+
+# Tiny models: a second thread costs more to wake than it computes.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")

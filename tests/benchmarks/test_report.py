@@ -70,7 +70,7 @@ def test_the_table_names_every_method_and_marks_wrong_scores(table: Table, gemms
 
 def test_a_report_is_never_overwritten_and_reads_back(tmp_path: Path) -> None:
     report = {"machine": {"cpu": "Some CPU (R) @ 2.1GHz"}, "workloads": []}
-    first, second = (write(report, tmp_path / "results", date(2026, 1, 2)) for _ in range(2))
+    first, second = (write("verifier", report, tmp_path / "results", date(2026, 1, 2)) for _ in range(2))
     assert (first.name, second.name) == (
         "verifier-2026-01-02-some-cpu-r-2-1ghz.json",
         "verifier-2026-01-02-some-cpu-r-2-1ghz-2.json",

@@ -102,13 +102,19 @@ def either_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(attention, "_grouped", attention._flex)
 
 
-@uncompiled
-@pytest.mark.usefixtures("either_attention")
 @pytest.mark.parametrize("count", [1, 2, 16, 64])
 @pytest.mark.parametrize(("prompt", "steps"), [(3, 40), (80, 6)], ids=["short prompt", "long prompt"])
 def test_a_batch_scores_as_plain_forward_passes_do(decoder: str, count: int, prompt: int, steps: int) -> None:
     batch = solutions(count, prompt, steps)
     assert check(engine_of(decoder), batch) == distinct(batch)
+
+
+@uncompiled
+@pytest.mark.parametrize("count", [1, 16, 64])
+def test_the_attention_of_a_gpu_scores_as_plain_forward_passes_do(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "_grouped", attention._flex)
+    batch = solutions(count, 30, 9)
+    assert check(engine_of("qwen2"), batch) == distinct(batch)
 
 
 @uncompiled
