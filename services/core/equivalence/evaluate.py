@@ -1,0 +1,379 @@
+"""The value of a parsed expression at a sample point: numbers and matrices of numbers. Pure; bounded; total."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+from services.core.equivalence import numeric
+from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.numeric import Undefined, Value
+from services.core.equivalence.tree import Node, symbols_in
+
+_MAX_TERMS = 300  # of a sum or product that is written out
+_MAX_STEPS = 20_000  # evaluated nodes of one expression
+_ONE = Fraction(1)
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A rectangular array of values, row by row."""
+
+    cells: tuple[Value, ...]
+    width: int
+
+    @property
+    def height(self) -> int:
+        return len(self.cells) // self.width
+
+    def row(self, i: int) -> tuple[Value, ...]:
+        return self.cells[i * self.width : (i + 1) * self.width]
+
+    def column(self, j: int) -> tuple[Value, ...]:
+        return self.cells[j :: self.width]
+
+
+@dataclass
+class Point:
+    """Where symbols stand (`which` sample point), which sign \\pm has, and the factor between `log` and the natural
+    logarithm (None: a factor of its own, since the base is not told)."""
+
+    which: int = 0
+    sign: int = 1
+    log_base: int | None = None
+    bound: dict[str, Value] = field(default_factory=dict)
+    steps: int = 0
+
+    def symbol(self, name: str) -> Value:
+        found = self.bound.get(name)
+        return numeric.point(name, self.which) if found is None else found
+
+
+def evaluate(node: Node, at: Point) -> Value | Matrix:
+    """Raises `Unreadable` where `node` has no value."""
+    at.steps += 1
+    if at.steps > _MAX_STEPS:
+        raise Undefined
+    found = _OPERATIONS.get(node.op)
+    if found is None:
+        raise Unreadable
+    return found(node, at)
+
+
+def scalar(node: Node, at: Point) -> Value:
+    """The value of an expression that is no matrix."""
+    value = evaluate(node, at)
+    if isinstance(value, Matrix):
+        raise Unreadable
+    return value
+
+
+def name_of(value: Value | Matrix) -> str:
+    """The same string for the same value, another for another."""
+    if isinstance(value, Matrix):
+        return f"[{value.width}: {' '.join(numeric.name_of(cell) for cell in value.cells)}]"
+    return numeric.name_of(value)
+
+
+def _number(node: Node, at: Point) -> Value:
+    if node.value is None:
+        raise Unreadable
+    return node.value
+
+
+def _symbol(node: Node, at: Point) -> Value:
+    return at.symbol(node.name)
+
+
+def _constant(node: Node, at: Point) -> Value:
+    ctx = numeric.context()
+    match node.name:
+        case "π":
+            return +ctx.pi
+        case "e":
+            return +ctx.e
+        case "i" if "i" not in at.bound:
+            return ctx.mpc(0, 1)
+    return at.symbol(node.name)
+
+
+def _add(node: Node, at: Point) -> Value | Matrix:
+    total = evaluate(node.kids[0], at)
+    for kid in node.kids[1:]:
+        total = _sum(total, evaluate(kid, at))
+    return total
+
+
+def _sum(a: Value | Matrix, b: Value | Matrix) -> Value | Matrix:
+    if isinstance(a, Matrix) and isinstance(b, Matrix):
+        if (a.width, a.height) != (b.width, b.height):
+            raise Undefined
+        return Matrix(tuple(map(numeric.add, a.cells, b.cells)), a.width)
+    if isinstance(a, Matrix) or isinstance(b, Matrix):
+        raise Undefined
+    return numeric.add(a, b)
+
+
+def _multiply(node: Node, at: Point) -> Value | Matrix:
+    total = evaluate(node.kids[0], at)
+    for kid in node.kids[1:]:
+        total = product(total, evaluate(kid, at))
+    return total
+
+
+def product(a: Value | Matrix, b: Value | Matrix) -> Value | Matrix:
+    """Of numbers, of a number and a matrix, of matrices."""
+    if isinstance(a, Matrix) and isinstance(b, Matrix):
+        if a.width != b.height:
+            raise Undefined
+        return Matrix(tuple(_dot(a.row(i), b.column(j)) for i in range(a.height) for j in range(b.width)), b.width)
+    if isinstance(a, Matrix):
+        return Matrix(tuple(numeric.multiply(cell, b) for cell in a.cells), a.width)
+    if isinstance(b, Matrix):
+        return product(b, a)
+    return numeric.multiply(a, b)
+
+
+def _dot(a: tuple[Value, ...], b: tuple[Value, ...]) -> Value:
+    total: Value = Fraction(0)
+    for x, y in zip(a, b, strict=True):
+        total = numeric.add(total, numeric.multiply(x, y))
+    return total
+
+
+def _divide(node: Node, at: Point) -> Value | Matrix:
+    below = scalar(node.kids[1], at)
+    above = evaluate(node.kids[0], at)
+    if isinstance(above, Matrix):
+        return product(above, numeric.divide(_ONE, below))
+    return numeric.divide(above, below)
+
+
+def _negate(node: Node, at: Point) -> Value | Matrix:
+    return product(Fraction(-1), evaluate(node.kids[0], at))
+
+
+def _plusminus(node: Node, at: Point) -> Value | Matrix:
+    value = evaluate(node.kids[0], at)
+    return value if (at.sign > 0) == (node.name == "+") else product(Fraction(-1), value)
+
+
+def _power(node: Node, at: Point) -> Value | Matrix:
+    base, exponent = evaluate(node.kids[0], at), scalar(node.kids[1], at)
+    if not isinstance(base, Matrix):
+        return numeric.power(base, exponent)
+    times = numeric.as_integer(exponent)
+    if times is None or not 1 <= times <= 20:
+        raise Undefined
+    total: Value | Matrix = base
+    for _ in range(times - 1):
+        total = product(total, base)
+    return total
+
+
+def _percent(node: Node, at: Point) -> Value:
+    return numeric.divide(scalar(node.kids[0], at), Fraction(100))
+
+
+def _degrees(node: Node, at: Point) -> Value:
+    return numeric.multiply(scalar(node.kids[0], at), numeric.context().pi / 180)
+
+
+def _factorial(node: Node, at: Point) -> Value:
+    return numeric.factorial(scalar(node.kids[0], at))
+
+
+def _matrix(node: Node, at: Point) -> Matrix:
+    return Matrix(tuple(scalar(kid, at) for kid in node.kids), node.width)
+
+
+def _big(node: Node, at: Point) -> Value:
+    """A finite sum or product is written out; any other is a value of its own, named by its parts."""
+    name, _, variable = node.name.partition(" ")
+    body, lower, upper = node.kids
+    low, high = scalar(lower, at), scalar(upper, at)
+    first, last = numeric.as_integer(low), numeric.as_integer(high)
+    if name not in ("sum", "prod") or not variable or first is None or last is None or last - first > _MAX_TERMS:
+        inside = Point(at.which, at.sign, at.log_base, {**at.bound, variable: numeric.point("□", at.which)})
+        parts = (name_of(low), name_of(high), name_of(evaluate(body, inside)))
+        return numeric.point(f"{name} {' '.join(parts)}", 0)
+    total = Fraction(name == "prod")
+    for n in range(first, last + 1):
+        inside = Point(at.which, at.sign, at.log_base, {**at.bound, variable: Fraction(n)}, at.steps)
+        term = scalar(body, inside)
+        total = numeric.add(total, term) if name == "sum" else numeric.multiply(total, term)
+        at.steps = inside.steps
+    return total
+
+
+def _call(node: Node, at: Point) -> Value:
+    if node.name == "det":
+        return _determinant(node, at)
+    found = _FUNCTIONS.get(node.name)
+    if found is None:
+        # A function that is not told has a value of its own for each argument.
+        arguments = " ".join(name_of(evaluate(kid, at)) for kid in node.kids)
+        return numeric.point(f"{node.name} {arguments}", 0)
+    return found([scalar(kid, at) for kid in node.kids], at)
+
+
+def _determinant(node: Node, at: Point) -> Value:
+    matrix = evaluate(node.kids[0], at)
+    if not isinstance(matrix, Matrix) or matrix.width != matrix.height or matrix.width > 6:
+        raise Undefined
+    return _expanded([list(matrix.row(i)) for i in range(matrix.height)])
+
+
+def _expanded(rows: list[list[Value]]) -> Value:
+    """Laplace along the first row."""
+    if len(rows) == 1:
+        return rows[0][0]
+    total: Value = Fraction(0)
+    for j, cell in enumerate(rows[0]):
+        minor = _expanded([[*row[:j], *row[j + 1 :]] for row in rows[1:]])
+        term = numeric.multiply(cell, minor)
+        total = numeric.add(total, -term if j % 2 else term)
+    return total
+
+
+def _root(values: list[Value], at: Point) -> Value:
+    degree = numeric.as_integer(values[1])
+    return numeric.power(values[0], numeric.divide(_ONE, values[1])) if degree is None else numeric.root(values[0], degree)
+
+
+def _elementary(name: str) -> Callable[[list[Value], Point], Value]:
+    """An mpmath function of one argument of moderate size."""
+
+    def compute(values: list[Value], at: Point) -> Value:
+        (value,) = values
+        if numeric.magnitude(value) > 20:
+            raise Undefined
+        ctx = numeric.context()
+        try:
+            return numeric.settled(getattr(ctx, name)(numeric.approximate(value)))
+        except (ZeroDivisionError, ValueError, OverflowError):
+            raise Undefined from None
+
+    return compute
+
+
+def _quotient(above: str, below: str) -> Callable[[list[Value], Point], Value]:
+    def compute(values: list[Value], at: Point) -> Value:
+        top = _FUNCTIONS[above](values, at) if above else _ONE
+        return numeric.divide(top, _FUNCTIONS[below](values, at))
+
+    return compute
+
+
+def _of_inverse(name: str) -> Callable[[list[Value], Point], Value]:
+    def compute(values: list[Value], at: Point) -> Value:
+        return _FUNCTIONS[name]([numeric.divide(_ONE, values[0])], at)
+
+    return compute
+
+
+def _logarithm(values: list[Value], at: Point) -> Value:
+    """`\\log_b x`; without a base, natural up to a factor that the reader chooses."""
+    natural = _natural(values[0])
+    if len(values) > 1:
+        return numeric.divide(natural, _natural(values[1]))
+    if at.log_base is None:
+        return numeric.multiply(natural, numeric.point("log", 0))
+    return natural if at.log_base == 0 else numeric.divide(natural, _natural(Fraction(at.log_base)))
+
+
+def _natural(value: Value) -> Value:
+    if value == 0:
+        raise Undefined
+    if value == 1:
+        return Fraction(0)
+    return numeric.settled(numeric.context().ln(numeric.approximate(value)), 0)
+
+
+def _ln(values: list[Value], at: Point) -> Value:
+    return numeric.divide(_natural(values[0]), _natural(values[1])) if len(values) > 1 else _natural(values[0])
+
+
+def _lg(values: list[Value], at: Point) -> Value:
+    return numeric.divide(_natural(values[0]), _natural(Fraction(10)))
+
+
+def _absolute(values: list[Value], at: Point) -> Value:
+    (value,) = values
+    return abs(value) if isinstance(value, Fraction) else numeric.settled(abs(value), -math.inf)
+
+
+def _whole(rounding: Callable[[Fraction], int]) -> Callable[[list[Value], Point], Value]:
+    def compute(values: list[Value], at: Point) -> Value:
+        value = numeric.snapped(values[0])
+        if not isinstance(value, Fraction):
+            if not numeric.is_real(value) or numeric.magnitude(value) > 200:
+                raise Undefined
+            value = numeric._as_fraction(value)
+        return Fraction(rounding(value))
+
+    return compute
+
+
+def _of_integers(combine: Callable[..., int]) -> Callable[[list[Value], Point], Value]:
+    def compute(values: list[Value], at: Point) -> Value:
+        integers = [numeric.as_integer(value) for value in values]
+        found = [n for n in integers if n is not None]
+        if len(found) != len(values) or not found or sum(n.bit_length() for n in found) > 10_000:
+            raise Undefined
+        return Fraction(combine(*found))
+
+    return compute
+
+
+def _extreme(choose: Callable[..., Value]) -> Callable[[list[Value], Point], Value]:
+    def compute(values: list[Value], at: Point) -> Value:
+        if not all(numeric.is_real(value) for value in values):
+            raise Undefined
+        return choose(values, key=numeric.approximate)
+
+    return compute
+
+
+def _modulo(values: list[Value], at: Point) -> Value:
+    a, b = (numeric.as_integer(value) for value in values)
+    if a is None or not b:
+        raise Undefined
+    return Fraction(a % b)
+
+
+_FUNCTIONS: dict[str, Callable[[list[Value], Point], Value]] = {
+    **{name: _elementary(name) for name in ("sin", "cos", "sinh", "cosh", "exp")},
+    "tan": _quotient("sin", "cos"), "cot": _quotient("cos", "sin"), "sec": _quotient("", "cos"),
+    "csc": _quotient("", "sin"), "tanh": _quotient("sinh", "cosh"), "coth": _quotient("cosh", "sinh"),
+    "sech": _quotient("", "cosh"), "csch": _quotient("", "sinh"),
+    "arcsin": _elementary("asin"), "arccos": _elementary("acos"), "arctan": _elementary("atan"),
+    "arcsinh": _elementary("asinh"), "arccosh": _elementary("acosh"), "arctanh": _elementary("atanh"),
+    "arccot": _of_inverse("arctan"), "arcsec": _of_inverse("arccos"), "arccsc": _of_inverse("arcsin"),
+    "ln": _ln, "lg": _lg, "log": _logarithm, "abs": _absolute, "root": _root,
+    "floor": _whole(math.floor), "ceil": _whole(math.ceil),
+    "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm), "max": _extreme(max), "min": _extreme(min),
+    "mod": _modulo, "binom": lambda values, at: numeric.binomial(*values),
+}  # fmt: skip
+
+_OPERATIONS: dict[str, Callable[[Node, Point], Value | Matrix]] = {
+    "number": _number, "symbol": _symbol, "constant": _constant, "add": _add, "multiply": _multiply,
+    "divide": _divide, "negate": _negate, "plusminus": _plusminus, "power": _power, "percent": _percent,
+    "degrees": _degrees, "factorial": _factorial, "matrix": _matrix, "big": _big, "call": _call,
+}  # fmt: skip
+
+
+def branches(node: Node) -> bool:
+    """Whether the value of `node` at negative points depends on the branch of a root or a logarithm of symbols."""
+    waiting = [node]
+    while waiting:
+        seen = waiting.pop()
+        inner = seen.op == "power" or (seen.op == "call" and seen.name in _BRANCHING)
+        whole = seen.op == "power" and seen.kids[1].value is not None and seen.kids[1].value.denominator == 1
+        if inner and not whole and symbols_in(seen):
+            return True
+        waiting.extend(seen.kids)
+    return False
+
+
+_BRANCHING = frozenset("root ln lg log arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh".split())

@@ -1,0 +1,212 @@
+"""The parser of whole answers: lists, relations, ratios, unions of intervals, quantities with units. Pure; total."""
+
+from services.core.equivalence.expressions import Expressions
+from services.core.equivalence.lexer import Unreadable, tokenize
+from services.core.equivalence.lexicon import ENVIRONMENTS, FILLERS
+from services.core.equivalence.stream import Stream
+from services.core.equivalence.tree import Node
+
+_CURRENCIES = ("$", "€", "£", "¥", "₹")
+_MAX_CELLS = 400
+
+
+def parse(text: str) -> Node:
+    """The tree of a tidy answer. Raises `Unreadable` when it is not of the grammar."""
+    parser = _Statements(Stream(tokenize(text)))
+    node = parser.listing()
+    if not parser.stream.at("end"):
+        raise Unreadable
+    return node
+
+
+class _Statements:
+    """Lists of items; an item is a chain of relations between quantities."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.stream = stream
+        self._expressions = Expressions(stream, self.listing, self._environment)
+
+    def listing(self) -> Node:
+        """item (separator item)*; the separators are `,` `;` `and` `or` and the end of a row."""
+        self.stream.deeper()
+        items: list[Node] = []
+        separators: list[str] = []
+        while True:
+            items.append(self._item())
+            found = self._separators()
+            if not found or self._at_close():
+                break
+            separators.append(found)
+        self.stream.depth -= 1
+        return items[0] if len(items) == 1 else Node("list", tuple(items), " ".join(separators))
+
+    def _separators(self) -> str:
+        """The strongest of the separators here ("," < "and" < "or" < ";"); empty when there is none."""
+        found = ""
+        while True:
+            token = self.stream.peek()
+            if token.kind == "separator":
+                found = token.text
+            elif token.text in (",", ";") and token.kind in ("sign", "command"):
+                found = found or token.text
+            elif token.kind == "command" and token.text == "\\":
+                found = found or ";"
+            elif token.kind == "sign" and token.text == "&":
+                found = found or ","
+            else:
+                return found
+            self.stream.next()
+
+    def _at_close(self) -> bool:
+        token = self.stream.peek()
+        return token.kind == "end" or token.text in (")", "]", "}", "rangle", "rbrace", "end")
+
+    def _item(self) -> Node:
+        left = self._side()
+        kids, relations = [left], []
+        while self.stream.at("relation") and not (self.stream.bars and self.stream.at("relation", "|", ":")):
+            relations.append(self.stream.next().text)
+            kids.append(self._side())
+            if len(kids) > 12:
+                raise Unreadable
+        if not relations:
+            return left
+        return Node("relation", tuple(kids), " ".join(relations))
+
+    def _side(self) -> Node:
+        """A ratio a : b : c, or the one quantity that it would begin with."""
+        parts = [self._combined()]
+        while not self.stream.bars and (self.stream.take("sign", ":") or self.stream.take("relation", ":")):
+            parts.append(self._combined())
+        return parts[0] if len(parts) == 1 else Node("ratio", tuple(parts))
+
+    def _combined(self) -> Node:
+        """Sets joined by \\cup, \\cap, \\setminus."""
+        node = self._quantity()
+        while True:
+            if self.stream.take("command", "cup"):
+                node = Node("union", (node, self._quantity()))
+            elif self.stream.take("command", "cap"):
+                node = Node("intersection", (node, self._quantity()))
+            elif self.stream.take("command", "setminus", "backslash"):
+                node = Node("minus_set", (node, self._quantity()))
+            else:
+                return node
+
+    def _quantity(self) -> Node:
+        """An expression with its unit before (money) or after; or words alone."""
+        while self.stream.at("word") and self.stream.peek().text.lower() in FILLERS:
+            self.stream.next()
+        if self.stream.at("word") and len(self.stream.peek().text) > 1:
+            words = self._words()
+            if not words or not self._at_item_end():
+                raise Unreadable
+            return Node("words", name=words)
+        sign = self.stream.take("sign", "-") if self.stream.at("command", "$", ahead=1) else False
+        currency = self._currency()
+        node = self._expressions.sum()
+        if sign:
+            node = Node("negate", (node,))
+        if self.stream.take("command", "pmod"):
+            return Node("residue", (node, self._expressions._argument()))
+        unit = currency or self._currency() or self._words()
+        while currency and self._words():
+            pass
+        return Node("quantity", (node,), unit) if unit else node
+
+    def _currency(self) -> str:
+        if self.stream.take("command", "$"):
+            return "$"
+        if self.stream.at("sign", *_CURRENCIES):
+            return self.stream.next().text
+        if self.stream.take("command", "pounds", "euro", "yen"):
+            raise Unreadable
+        return ""
+
+    def _words(self) -> str:
+        """Words with the powers and strokes of a unit, up to the end of the item."""
+        parts: list[str] = []
+        while True:
+            token = self.stream.peek()
+            if token.kind == "word" or (parts and token.kind == "letter"):
+                parts.append(token.text)
+            elif token.kind == "letter" and token.upright and self._word_follows():
+                parts.append(token.text)
+            elif parts and token.kind == "sign" and token.text in ("^", "{", "}", "/", ".", "-", "'", "(", ")", '"'):
+                if token.text in ("}", ")") and not self._opened(parts, token.text):
+                    break
+                parts.append(token.text)
+            elif token.kind == "sign" and token.text == "/" and self.stream.at("word", ahead=1):
+                parts.append("/")
+            elif parts and token.kind == "sign" and token.text == "." :
+                parts.append(".")
+            elif parts and token.kind == "number" and parts[-1] in ("^", "{", "-"):
+                parts.append(token.text)
+            elif parts and token.kind == "command" and token.text in ("cdot", "circ"):
+                parts.append(" ")
+            else:
+                break
+            self.stream.next()
+        return " ".join(parts)
+
+    def _word_follows(self) -> bool:
+        return self.stream.at("word", ahead=1) or self.stream.at("letter", ahead=1)
+
+    def _opened(self, parts: list[str], closing: str) -> bool:
+        opening = {"}": "{", ")": "("}[closing]
+        return parts.count(opening) > parts.count(closing)
+
+    def _at_item_end(self) -> bool:
+        token = self.stream.peek()
+        return token.kind in ("end", "separator") or token.text in (",", ";", ")", "]", "}", "\\", "&", "end", "rbrace")
+
+    def _environment(self) -> Node:
+        """`\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}` and its kin."""
+        name = self.stream.raw_group().rstrip("*")
+        if name not in ENVIRONMENTS:
+            raise Unreadable
+        if name == "array" and self.stream.at("sign", "{"):
+            self.stream.raw_group()
+        self.stream.deeper()
+        bars, self.stream.bars = self.stream.bars, 0
+        rows = self._rows()
+        self.stream.require("command", "end")
+        if self.stream.raw_group().rstrip("*") != name:
+            raise Unreadable
+        self.stream.bars = bars
+        self.stream.depth -= 1
+        return _matrix(name, rows)
+
+    def _rows(self) -> list[list[Node]]:
+        rows: list[list[Node]] = [[]]
+        cells = 0
+        while not self.stream.at("command", "end"):
+            if self.stream.take("command", "\\"):
+                rows.append([])
+            elif self.stream.take("sign", "&"):
+                continue
+            else:
+                rows[-1].append(self._item())
+                self.stream.take("sign", ",")
+                cells += 1
+            if cells > _MAX_CELLS or self.stream.at("end"):
+                raise Unreadable
+        return [row for row in rows if row]
+
+
+def _matrix(name: str, rows: list[list[Node]]) -> Node:
+    if name in ("cases", "aligned"):
+        if any(len(row) != 1 for row in rows) or not rows:
+            raise Unreadable
+        kids = tuple(row[0] for row in rows)
+        return kids[0] if len(kids) == 1 else Node("list", kids, " ".join([";"] * (len(kids) - 1)))
+    width = len(rows[0]) if rows else 0
+    if width == 0 or any(len(row) != width for row in rows):
+        raise Unreadable
+    node = Node("matrix", tuple(cell for row in rows for cell in row), width=width)
+    match name:
+        case "vmatrix":
+            return Node("call", (node,), "det")
+        case "Bmatrix" | "Vmatrix":
+            raise Unreadable
+    return node
