@@ -376,4 +376,15 @@ def branches(node: Node) -> bool:
     return False
 
 
+def is_open(node: Node) -> bool:
+    """Whether `node` holds an operator that has no value here: an integral, a limit, a sum to n."""
+    waiting = [node]
+    while waiting:
+        seen = waiting.pop()
+        if seen.op == "big" and (seen.name.split(" ")[0] not in ("sum", "prod") or any(map(symbols_in, seen.kids[1:]))):
+            return True
+        waiting.extend(seen.kids)
+    return False
+
+
 _BRANCHING = frozenset("root ln lg log arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh".split())

@@ -268,7 +268,10 @@ class Expressions:
         if name in BIG_OPERATORS:
             return self._big(name)
         if name in PREFIXED or name in ACCENTS:
-            return symbol(f"{name}({self._named()}){self._marks()}")
+            named = self._named()
+            if name in ("vec", "hat") and len(named) == 1:
+                return symbol(named + self._marks())
+            return symbol(f"{name}({named}){self._marks()}")
         return self._structure(name)
 
     def _structure(self, name: str) -> Node:

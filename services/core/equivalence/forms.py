@@ -35,8 +35,9 @@ class Scalar:
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of the value at each sample point; one point is enough without symbols."""
-        return tuple(name_of(self.value(which)) for which in range(2 if self.symbols else 1))
+        """The names of the value at each sample point; one is enough where the symbols do not matter."""
+        found = tuple(name_of(self.value(which)) for which in range(3 if self.symbols else 1))
+        return found if len(set(found)) > 1 else found[:1]
 
     @property
     def matrix(self) -> Matrix | None:

@@ -5,15 +5,14 @@ symmetric, and leaves some pairs undecided: formulas that our grammar does not r
 """
 
 import re
-from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 
-from services.core.equivalence.forms import Equation, Form, Inequality, Scalar
+from services.core.equivalence.evaluate import is_open
+from services.core.equivalence.forms import Form, Scalar
 from services.core.equivalence.lenient import same
 from services.core.equivalence.reading import Reading, read_answer
 from services.core.equivalence.spellings import read_choice, read_clock, read_date
-from services.core.equivalence.tree import contains
 from services.core.equivalence.typography import MAX_CHARS, words_of
 
 
@@ -45,7 +44,8 @@ class Verdict:
 
 
 _GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+")
-_DECIMAL_COMMA = re.compile(r"-?\d+,\d+")
+_DECIMAL_COMMA = re.compile(r"-?\d+,(?!\d{3}$)\d+")
+_LETTER_UNIT = re.compile(r"(-?[\d.,/]+) ([mgshL])")
 _SQUEEZED = re.compile(r"[\s{}]+|\\(?=[ ,;:!])")
 # What the computer algebra reads and we may not: a formula, by its signs.
 _FORMULA = re.compile(r"[\\^_=]|[\d)]\s*[-+*/]\s*[\d(A-Za-z]")
@@ -114,21 +114,16 @@ def _reread(a: Reading, b: Reading) -> bool:
         texts.append(a.text.replace(",", ", "))
     if _DECIMAL_COMMA.fullmatch(a.text):
         texts.append(a.text.replace(",", "."))
+    unit = _LETTER_UNIT.fullmatch(a.text)
+    if unit:
+        texts.append(rf"{unit[1]} \text{{{unit[2]}}}")
     return any(_alike(read_answer(text), b) for text in texts)
 
 
 def _open(a: Form, b: Form) -> bool:
-    """Whether keys that differ leave a doubt: equations may be equal without being proportional, and some operators
-    have no value here."""
-    if isinstance(a, Equation) and isinstance(b, Equation):
-        return a.difference is not None and b.difference is not None and a.value is None and b.value is None
-    if isinstance(a, Inequality) and isinstance(b, Inequality):
-        return True
-    return any(isinstance(form, Scalar) and contains(form.node, "big") for form in (a, b))
+    """Whether keys that differ leave a doubt: some operators have no value here."""
+    return any(isinstance(form, Scalar) and is_open(form.node) for form in (a, b))
 
 
 def _squeezed(text: str) -> str:
     return _SQUEEZED.sub("", text)
-
-
-Symbolic = Callable[[str, str], bool]

@@ -21,13 +21,14 @@ from services.core.equivalence.forms import (
     Scalar,
     Solutions,
     Words,
+    proportions,
 )
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.numeric import Value
 from services.core.equivalence.relations import infinite, interval_of, name_key
 from services.core.equivalence.spellings import gist, number_in_words
-from services.core.equivalence.tree import Node
+from services.core.equivalence.tree import Node, numerator
 from services.core.equivalence.units import compatible
 
 _RANK = {kind: rank for rank, kind in enumerate(
@@ -140,11 +141,21 @@ def _matched(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
 
 def _equations(a: Equation, b: Equation) -> bool:
     if a.value is None or b.value is None or a.name is None or b.name is None:
-        return False
+        return _same_curve(a, b)
+    if _same_curve(a, b):
+        return True
     if name_key(a.name) == name_key(b.name):
         return same(a.value, b.value)
     # f(x) = 2x+3 and y = 2x+3 tell the same function; x = 5 and y = 5 are two lines.
     return isinstance(a.value, Scalar) and bool(a.value.symbols) and _is_y(a.name, b.name) and same(a.value, b.value)
+
+
+def _same_curve(a: Equation, b: Equation) -> bool:
+    """Equal after clearing denominators: y = 1/x is xy = 1."""
+    if a.difference is None or b.difference is None:
+        return False
+    ours, theirs = (proportions(numerator(form.difference), signed=False) for form in (a, b) if form.difference)
+    return ours == theirs
 
 
 def _is_y(*names: Node) -> bool:

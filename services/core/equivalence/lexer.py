@@ -25,6 +25,7 @@ MAX_DIGITS = 1000
 
 _TOKEN = re.compile(
     r"(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s*\{?\d+\}?)"
+    r"|(?P<continued>\d*\.\d+\s*\\(?:ldots|dots|cdots|dotsc)(?![A-Za-z]))"
     r"|(?P<dotted>[1-9]\d{0,2}(?:\.\d{3})+,\d+(?![\d,.])|[1-9]\d{0,2}(?:\.\d{3}){2,}(?!\d))"
     r"|(?P<thousands>[1-9]\d{0,2}(?:,\d{3})+(?![\d,]|\.\d*,)(?:\.\d+)?)"
     r"|(?P<number>(?:\d+(?:\.(?!\.)\d*)?|\.\d+)(?:[eE][+-]?\d+(?![\d.]))?)"
@@ -35,6 +36,9 @@ _TOKEN = re.compile(
     r"|(?P<sign>.)",
     re.DOTALL,
 )
+# 0.333... and 0.1212...: the cycle at least twice more.
+_CYCLE = re.compile(r"\d*?(\d{1,12}?)\1{2,}|\d*?(\d{2,12}?)\2")
+_UPRIGHT_WORDS = re.compile(r"[A-Za-z]+(?:[/ ^][A-Za-z0-9]+)*")
 _BRACES = re.compile(r"[{}]")
 _OPENING, _CLOSING = ("(", "[", "\\{", "\\langle"), (")", "]", "\\}", "\\rangle")
 
@@ -101,7 +105,7 @@ def _lex_argument(text: str, place: int, tokens: list[Token], name: str, depth: 
     content, after = text[start:end], end + 1 if start > place else end
     if name in UPRIGHT and len(content.strip()) == 1:
         tokens.extend(Token(t.kind, t.text, t.value, spaced, True) for t in _one(content.strip()))
-    elif name in UPRIGHT and not content.strip().isalpha():
+    elif name in UPRIGHT and not _UPRIGHT_WORDS.fullmatch(content.strip()):
         _lex(content, tokens, upright=False, depth=depth + 1)
     else:
         _lex(content.replace("$", " "), tokens, upright=True, depth=depth + 1)
@@ -114,7 +118,7 @@ def _one(char: str) -> list[Token]:
 
 def _tokens(kind: str, text: str, spaced: bool, upright: bool) -> list[Token]:
     match kind:
-        case "number" | "thousands" | "dotted" | "repeating":
+        case "number" | "thousands" | "dotted" | "repeating" | "continued":
             return [Token("number", text, _value(kind, text), spaced, upright)]
         case "command":
             return [_command(text[1:], spaced)]
@@ -159,12 +163,25 @@ def _value(kind: str, text: str) -> Fraction:
         return Fraction(text.replace(",", ""))
     if kind == "repeating":
         return _repeating(text)
+    if kind == "continued":
+        return _continued(text)
     mantissa, _, exponent = text.lower().partition("e")
     if len(exponent) > 5:
         raise Unreadable
     whole, _, part = mantissa.partition(".")
     value = Fraction(int(whole + part or "0"), 10 ** len(part))
     return value * Fraction(10) ** int(exponent) if exponent else value
+
+
+def _continued(text: str) -> Fraction:
+    """`0.1666...` goes on as it began; a decimal without a cycle is told by its dots to be no exact number."""
+    plain = text.partition("\\")[0].strip()
+    whole, _, part = plain.partition(".")
+    match = _CYCLE.fullmatch(part) if len(part) <= 40 else None
+    if match is None:
+        raise Unreadable
+    cycle = match[1] or match[2]
+    return _repeating(f"{plain}\\overline{{{cycle}}}")
 
 
 def _repeating(text: str) -> Fraction:

@@ -268,8 +268,8 @@ def _fraction_from(name: str) -> float:
 @lru_cache(maxsize=4096)
 def point(name: str, which: int) -> Fraction:
     """Where the symbol `name` stands at sample point `which`: irregular, near 1 so that high powers keep their
-    digits; positive at point 0, of mixed signs at the others."""
+    digits; positive at point 0, negative at 1, of mixed signs at the others."""
     digest = hashlib.blake2b(f"{which}:{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     number = int.from_bytes(digest, "big")
     size = Fraction(950_000_001 + 2 * (number % 23_000_000), 1_000_000_007)
-    return -size if which and number >> 63 else size
+    return -size if which == 1 or (which and number >> 63) else size

@@ -18,6 +18,7 @@ from services.core.equivalence.forms import (
 )
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.lexicon import CONSTANTS, SHORT_WORDS
 from services.core.equivalence.relations import read_relation, set_of_reals
 from services.core.equivalence.statements import parse
 from services.core.equivalence.tree import Node, contains
@@ -56,9 +57,16 @@ def read_answer(answer: str) -> Reading:
 
 
 def _form(text: str) -> Form:
-    if len(text) > 1 and text.isalpha():
+    if len(text) > 1 and text.isalpha() and not _product(text):
         return Words(words_of(text))
     return read(parse(text))
+
+
+def _product(letters: str) -> bool:
+    """Whether letters side by side are multiplied (mn, AB) rather than spell a word."""
+    if letters.lower() in SHORT_WORDS or letters in CONSTANTS:
+        return letters in CONSTANTS
+    return len(letters) == 2 or (len(letters) == 3 and not set("aeiouAEIOU") & set(letters))
 
 
 def _in_words(text: str) -> Form | None:

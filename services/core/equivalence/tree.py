@@ -56,3 +56,42 @@ def contains(node: Node, *ops: Op) -> bool:
             return True
         waiting.extend(seen.kids)
     return False
+
+
+def numerator(node: Node) -> Node:
+    """`node` times the denominators that it is written with."""
+    return _over(node)[0]
+
+
+_ONE = number(1)
+
+
+def _over(node: Node) -> tuple[Node, Node]:
+    """(above, below), without common factors taken out; what is no sum, product, quotient or power stays whole."""
+    match node.op:
+        case "add":
+            above, below = _over(node.kids[0])
+            for kid in node.kids[1:]:
+                top, bottom = _over(kid)
+                if bottom == below:
+                    above = Node("add", (above, top))
+                else:
+                    above = Node("add", (_times(above, bottom), _times(top, below)))
+                    below = _times(below, bottom)
+            return above, below
+        case "multiply":
+            tops, bottoms = zip(*map(_over, node.kids), strict=True)
+            return Node("multiply", tops), Node("multiply", bottoms) if set(bottoms) != {_ONE} else _ONE
+        case "divide":
+            (a, b), (c, d) = map(_over, node.kids)
+            return _times(a, d), _times(b, c)
+        case "negate":
+            top, bottom = _over(node.kids[0])
+            return Node("negate", (top,)), bottom
+    return node, _ONE
+
+
+def _times(a: Node, b: Node) -> Node:
+    if _ONE in (a, b):
+        return b if a == _ONE else a
+    return Node("multiply", (a, b))

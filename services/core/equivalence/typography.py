@@ -49,6 +49,9 @@ _DIGIT_GROUPS = re.compile(
     r"(?<![\d.,\\])(\d{1,3})((?:(?:\\[,;:! ]|~|[ \u00a0\u2009\u202f])+\d{3})+)(?!\d|\s*/|[ ~]*\\frac)"
 )
 _COMMAS_IN_NUMBERS = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}\s*(?:\\!)?|,\s*\\!|\\!\s*,)\s*(?=\d{3}(?!\d))")
+_TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+x\s+(?=\d)")
+_ELLIPSIS = re.compile(r"\.\.\.|\. \. \.")
+_BASE = re.compile(r"(?<![A-Za-z\d])(\d+)\s*(?:\\text\s*\{\s*)?\(?(?:in )?base[- ]?\s*\}?\s*(\d+|[a-z]+)\)?\}?")
 _SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Za-z])")
 _WITH_ARGUMENT = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom|label|tag|color|textcolor)\*?\s*\{[^{}]*\}")
 _STYLES = re.compile(
@@ -83,7 +86,9 @@ def tidy(answer: str) -> str:
     text = _CONTROL.sub(" ", text)
     text = _unwrap(text)
     text = _without_dollars(text)
-    text = _COMMAS_IN_NUMBERS.sub("", text)
+    text = _COMMAS_IN_NUMBERS.sub("", _TIMES.sub(r"\\times ", text))
+    text = _ELLIPSIS.sub(r"\\ldots ", text)
+    text = _BASE.sub(r"\1_{\2}", text) if "base" in text else text
     text = _DIGIT_GROUPS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
     if "\\" in text:
         text = _SIZES.sub("", text)

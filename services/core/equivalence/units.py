@@ -28,7 +28,6 @@ _TABLE: dict[str, dict[str, str | int]] = {
     "angle": {"deg degree °": 1, "revolution": 360},
     "radian": {"rad radian": 1},
     "ratio": {"% percent pct percentage": "1/100"},
-    "speed": {"mph": "44704/100000", "kph kmh": "10/36"},
     "temperature": {"celsius °c": 1}, "fahrenheit": {"fahrenheit °f": 1},
 }  # fmt: skip
 _UNITS = {
@@ -41,6 +40,8 @@ KNOWN = frozenset(_UNITS)
 # Single letters are units only where they are set upright.
 UPRIGHT_LETTERS = frozenset("m s g h l L".split())
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
+_SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour"}
+_RATES = re.compile(r"\b(?:mph|kph|kmh)\b")
 _NOISE = frozenset("units unit of the in a an each total".split())
 _PIECES = re.compile(r"(?P<per>/|\bper\b)|\^?\{?(?P<power>-?[1-9])\}?|(?P<word>[^\W\d_]+|[$€£¥₹%°¢]+)")
 
@@ -74,7 +75,7 @@ def read_unit(text: str) -> Unit | None:
     size: Fraction | None = Fraction(1)
     words: set[str] = set()
     sign, coming, last = 1, 1, ""
-    for piece in _PIECES.finditer(text.casefold().replace(".", "")):
+    for piece in _PIECES.finditer(_RATES.sub(lambda m: _SPEEDS[m[0]], text.casefold().replace(".", ""))):
         if piece["per"]:
             sign = -1
         elif piece["power"]:
