@@ -214,6 +214,9 @@ def _call(node: Node, at: Point) -> Value:
         # A function that is not told has a value of its own for each argument.
         arguments = " ".join(name_of(evaluate(kid, at)) for kid in node.kids)
         return numeric.point(f"{node.name} {arguments}", 0)
+    fewest, most = _ARGUMENTS.get(node.name, (1, 1))
+    if not fewest <= len(node.kids) <= most:
+        raise Unreadable
     return found([scalar(kid, at) for kid in node.kids], at)
 
 
@@ -354,6 +357,12 @@ _FUNCTIONS: dict[str, Callable[[list[Value], Point], Value]] = {
     "floor": _whole(math.floor), "ceil": _whole(math.ceil),
     "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm), "max": _extreme(max), "min": _extreme(min),
     "mod": _modulo, "binom": lambda values, at: numeric.binomial(*values),
+}  # fmt: skip
+
+# How many arguments the functions take that do not take one.
+_ARGUMENTS = {
+    "log": (1, 2), "ln": (1, 2), "root": (2, 2), "mod": (2, 2), "binom": (2, 2),
+    **dict.fromkeys(("gcd", "lcm", "max", "min"), (1, 50)),
 }  # fmt: skip
 
 _OPERATIONS: dict[str, Callable[[Node, Point], Value | Matrix]] = {

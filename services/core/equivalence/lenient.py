@@ -43,7 +43,7 @@ def same(a: Form, b: Form) -> bool:
     first, second = sorted((a, b), key=lambda form: (_RANK[type(form)], form.key))
     try:
         return _of_one_kind(first, second) if type(first) is type(second) else _of_two_kinds(first, second)
-    except Unreadable:
+    except (Unreadable, ArithmeticError, ValueError):
         return False
 
 

@@ -49,7 +49,8 @@ def read_answer(answer: str) -> Reading:
     try:
         form = _form(text)
         form.key  # noqa: B018 - some forms turn out to have no value only when they are named
-    except Unreadable:
+    except (Unreadable, ArithmeticError, ValueError):
+        # Beside our own, mpmath's: a pole, an overflow.
         form = _in_words(text)
     except RecursionError:
         form = None
