@@ -4,17 +4,19 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import GenerateRequest, ScoreRequest
+from services.core.contracts import GenerateRequest, GradeRequest, ScoreRequest
 from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
+from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.serving import Service
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, load_settings
 from services.verifier.api import scoring_router
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
@@ -28,24 +30,31 @@ class AllInOne:
         self.registry = CollectorRegistry()
         self.generator = VllmGenerator(generator, GeneratorMetrics(self.registry))
         self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry))
-        self.solver = Solver(self.generator, self.verifier, SolveMetrics(self.registry))
+        self.grader = GradingPool(load_settings(GradingSettings), GradingMetrics(self.registry))
+        self.solver = Solver(self.generator, self.verifier, self.grader, SolveMetrics(self.registry))
 
     async def start(self) -> None:
         """Load both models, the small one first, so that a broken one is told in seconds. Raises `ModelLoadError`."""
+        await self.grader.start()
         await self.verifier.start()
         await self.generator.start()
 
     async def close(self) -> None:
-        """Release both."""
-        await asyncio.gather(self.generator.close(), self.verifier.close())
+        """Release both models, end the grading processes."""
+        await asyncio.gather(self.generator.close(), self.verifier.close(), self.grader.close())
 
     def service(self, runtime: RuntimeSettings) -> Service:
         """Everything behind one port."""
-        lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready])
+        lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready, self.grader.ready])
         app = build_app(
             title="e2h",
-            routers=[solve_router(self.solver), scoring_router(self.verifier), generate_router(self.generator)],
-            bodies=[*BODIES, ScoreRequest, GenerateRequest],
+            routers=[
+                solve_router(self.solver, self.grader),
+                grade_router(self.grader),
+                scoring_router(self.verifier),
+                generate_router(self.generator),
+            ],
+            bodies=[*BODIES, GradeRequest, ScoreRequest, GenerateRequest],
             lifecycle=lifecycle,
             registry=self.registry,
             settings=runtime,

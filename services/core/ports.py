@@ -1,6 +1,7 @@
-"""What the orchestrator asks of the other two services. An engine in this process and a client over HTTP both fit."""
+"""What the orchestrator asks of the other two services, and of the grader. An engine in this process and a client over
+HTTP both fit."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol
 
 from services.core.contracts import (
@@ -13,6 +14,7 @@ from services.core.contracts import (
     ScoreTimings,
     VerifierInfo,
 )
+from services.core.equivalence import Mode, Verdict
 
 
 class Generator(Protocol):
@@ -51,4 +53,16 @@ class Verifier(Protocol):
 
     async def ready(self) -> str | None:
         """None when it can take work, else the reason why not."""
+        ...
+
+
+class Grader(Protocol):
+    """Compares answers without blocking the caller's event loop."""
+
+    async def keys(self, answers: Sequence[str]) -> list[str]:
+        """The canonical key of each answer, in order: equal answers have equal keys. Raises `Overloaded`."""
+        ...
+
+    async def grade(self, pairs: Sequence[tuple[str, str]], mode: Mode) -> list[Verdict]:
+        """The verdict on each pair (gold, pred), in order. Raises `Overloaded`."""
         ...

@@ -33,6 +33,7 @@ from services.core.contracts.generation import (
     Sampling,
     SolveSampling,
 )
+from services.core.contracts.grading import MAX_PAIRS, GradePair, GradeRequest, GradeResponse, GradeResult
 from services.core.contracts.scoring import (
     Aggregates,
     ItemError,
@@ -63,6 +64,7 @@ from services.core.contracts.solving import (
 
 __all__ = [
     "MAX_NEW_TOKENS",
+    "MAX_PAIRS",
     "MAX_SAMPLES",
     "MAX_SOLUTIONS",
     "MAX_STEPS",
@@ -79,6 +81,10 @@ __all__ = [
     "GenerateResponse",
     "GenerationUsage",
     "GeneratorModels",
+    "GradePair",
+    "GradeRequest",
+    "GradeResponse",
+    "GradeResult",
     "ItemError",
     "Message",
     "ModelInfo",

@@ -241,7 +241,9 @@ def _expanded(rows: list[list[Value]]) -> Value:
 
 def _root(values: list[Value], at: Point) -> Value:
     degree = numeric.as_integer(values[1])
-    return numeric.power(values[0], numeric.divide(_ONE, values[1])) if degree is None else numeric.root(values[0], degree)
+    return (
+        numeric.power(values[0], numeric.divide(_ONE, values[1])) if degree is None else numeric.root(values[0], degree)
+    )
 
 
 def _elementary(name: str) -> Callable[[list[Value], Point], Value]:
@@ -396,4 +398,4 @@ def is_open(node: Node) -> bool:
     return False
 
 
-_BRANCHING = frozenset("root ln lg log arcsin arccos arctan arccot arcsec arccsc arcsinh arccosh arctanh".split())
+_BRANCHING = frozenset(["root", "ln", "lg", "log", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "arcsinh", "arccosh", "arctanh"])

@@ -441,8 +441,7 @@ class Expressions:
 
 _BEGINNERS = (
     frozenset(
-        "frac begin lvert vert lVert | { lbrace langle mathbb emptyset varnothing ldots dots cdots dbinom lfloor lceil "
-        "operatorname R Z N Q C".split()
+        ["frac", "begin", "lvert", "vert", "lVert", "|", "{", "lbrace", "langle", "mathbb", "emptyset", "varnothing", "ldots", "dots", "cdots", "dbinom", "lfloor", "lceil", "operatorname", "R", "Z", "N", "Q", "C"]
     )
     | LISTED
     | BIG_OPERATORS

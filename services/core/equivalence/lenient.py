@@ -81,7 +81,7 @@ def _of_two_kinds(a: Form, b: Form) -> bool:
         case Scalar(), Ordered():
             return _vector(a, b)
         case Ordered(), Bag(braces=False):
-            return (b.items and a.brackets in ("()", "<>") or len(a.items) > 2) and _in_order(a.items, b.items)
+            return ((b.items and a.brackets in ("()", "<>")) or len(a.items) > 2) and _in_order(a.items, b.items)
         case Ordered(), Solutions():
             return RealSet.of([interval_of(a)]).key == b.reals.key
         case Bag(), Solutions():
@@ -185,7 +185,9 @@ def _in_words(words: str, other: Form) -> bool:
         case Bag(items=()):
             return words == "none"
         case Solutions():
-            return (words == "none" and not other.reals.intervals) or (words == "reals" and other.reals.key == "(-∞; ∞)")
+            return (words == "none" and not other.reals.intervals) or (
+                words == "reals" and other.reals.key == "(-∞; ∞)"
+            )
         case Scalar():
             if words == "infinite":
                 return infinite(other.node) > 0

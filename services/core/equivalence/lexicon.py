@@ -2,19 +2,16 @@
 
 # Functions of one argument that need no brackets around it.
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth sech csch "
-    "arcsinh arccosh arctanh ln log lg exp det tr deg dim arg sgn sign Re Im".split()
+    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "asin", "acos", "atan", "sinh", "cosh", "tanh", "coth", "sech", "csch", "arcsinh", "arccosh", "arctanh", "ln", "log", "lg", "exp", "det", "tr", "deg", "dim", "arg", "sgn", "sign", "Re", "Im"]
 )
 # Functions of several arguments, which need them.
-LISTED = frozenset("gcd lcm max min mod floor ceil abs cbrt sqrt root binom".split())
+LISTED = frozenset(["gcd", "lcm", "max", "min", "mod", "floor", "ceil", "abs", "cbrt", "sqrt", "root", "binom"])
 ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "sign": "sgn", "lb": "log"}
-INVERSES = {name: f"arc{name}" for name in "sin cos tan cot sec csc sinh cosh tanh".split()}
+INVERSES = {name: f"arc{name}" for name in ["sin", "cos", "tan", "cot", "sec", "csc", "sinh", "cosh", "tanh"]}
 
 CONSTANTS = {"pi": "π", "infty": "∞", "infinity": "∞", "oo": "∞", "inf": "∞"}
 GREEK = frozenset(
-    "alpha beta gamma delta epsilon varepsilon zeta eta theta vartheta iota kappa lambda mu nu xi rho varrho sigma "
-    "varsigma tau upsilon phi varphi chi psi omega Gamma Delta Theta Lambda Xi Pi Sigma Upsilon Phi Psi Omega "
-    "ell hbar aleph partial nabla".split()
+    ["alpha", "beta", "gamma", "delta", "epsilon", "varepsilon", "zeta", "eta", "theta", "vartheta", "iota", "kappa", "lambda", "mu", "nu", "xi", "rho", "varrho", "sigma", "varsigma", "tau", "upsilon", "phi", "varphi", "chi", "psi", "omega", "Gamma", "Delta", "Theta", "Lambda", "Xi", "Pi", "Sigma", "Upsilon", "Phi", "Psi", "Omega", "ell", "hbar", "aleph", "partial", "nabla"]
 )
 GREEK_ALIASES = {"varepsilon": "epsilon", "vartheta": "theta", "varphi": "phi", "varrho": "rho", "varsigma": "sigma"}
 
@@ -28,32 +25,31 @@ RELATIONS = {
     "propto": "propto", "mid": "|",
 }  # fmt: skip
 SEPARATORS = {"and": "and", "or": "or", "land": "and", "wedge": "and", "lor": "or", "vee": "or"}
-TEXT_COMMANDS = frozenset("text textbf textit textrm textnormal textsf texttt textsc mbox hbox emph textup".split())
+TEXT_COMMANDS = frozenset(["text", "textbf", "textit", "textrm", "textnormal", "textsf", "texttt", "textsc", "mbox", "hbox", "emph", "textup"])
 # Upright letters: a symbol when single, a word when more.
-UPRIGHT = frozenset("mathrm mathbf mathit mathsf mathtt boldsymbol bm operatorname mathcal mathscr mathfrak".split())
-ACCENTS = frozenset("overline bar vec hat widehat tilde widetilde dot ddot underline overrightarrow angle".split())
-PREFIXED = frozenset("angle triangle measuredangle odot square parallelogram arc overarc".split())
-BIG_OPERATORS = frozenset("sum prod int oint iint lim limsup liminf bigcup bigcap".split())
-ENVIRONMENTS = frozenset("pmatrix bmatrix matrix Bmatrix vmatrix Vmatrix smallmatrix array cases aligned".split())
+UPRIGHT = frozenset(["mathrm", "mathbf", "mathit", "mathsf", "mathtt", "boldsymbol", "bm", "operatorname", "mathcal", "mathscr", "mathfrak"])
+ACCENTS = frozenset(["overline", "bar", "vec", "hat", "widehat", "tilde", "widetilde", "dot", "ddot", "underline", "overrightarrow", "angle"])
+PREFIXED = frozenset(["angle", "triangle", "measuredangle", "odot", "square", "parallelogram", "arc", "overarc"])
+BIG_OPERATORS = frozenset(["sum", "prod", "int", "oint", "iint", "lim", "limsup", "liminf", "bigcup", "bigcap"])
+ENVIRONMENTS = frozenset(["pmatrix", "bmatrix", "matrix", "Bmatrix", "vmatrix", "Vmatrix", "smallmatrix", "array", "cases", "aligned"])
 
 # Words that add nothing to the value before or after which they stand.
-FILLERS = frozenset("approximately about exactly only roughly is are the equals".split())
+FILLERS = frozenset(["approximately", "about", "exactly", "only", "roughly", "is", "are", "the", "equals"])
 NUMBER_WORDS = {
     **{w: n for n, w in enumerate(
-        "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen fifteen sixteen "
-        "seventeen eighteen nineteen".split())},
-    **{w: 10 * n for n, w in enumerate("twenty thirty forty fifty sixty seventy eighty ninety".split(), start=2)},
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve", "thirteen", "fourteen", "fifteen", "sixteen", "seventeen", "eighteen", "nineteen"])},
+    **{w: 10 * n for n, w in enumerate(["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"], start=2)},
 }  # fmt: skip
 # Short words that would otherwise read as products of letters.
 SHORT_WORDS = frozenset(
-    "no on yes odd even the and not for are all any one two six ten men day days none both only red blue true false "
-    "mon tue wed thu fri sat sun jan feb mar apr may jun jul aug sep oct nov dec am pm if is of to by as at in it up "
-    "tie win big old new low high cat dog bob ann amy tom tim sam joe jim dan ben kim left mod per".split()
+    ["no", "on", "yes", "odd", "even", "the", "and", "not", "for", "are", "all", "any", "one", "two", "six", "ten", "men", "day", "days", "none", "both", "only", "red", "blue", "true", "false", "mon", "tue", "wed", "thu", "fri", "sat", "sun", "jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec", "am", "pm", "if", "is", "of", "to", "by", "as", "at", "in", "it", "up", "tie", "win", "big", "old", "new", "low", "high", "cat", "dog", "bob", "ann", "amy", "tom", "tim", "sam", "joe", "jim", "dan", "ben", "kim", "left", "mod", "per"]
 )
 EMPTY = frozenset(
     ("no solution", "no solutions", "none", "no real solution", "no real solutions", "empty set", "empty", "null set",
      "no such", "emptyset", "varnothing", "no values", "no value", "no real roots", "no roots", "nothing")
 )  # fmt: skip
 UNDEFINED = frozenset(("undefined", "dne", "does not exist", "not defined", "doesnt exist", "doesn t exist"))
-ALL_REALS = frozenset(("all real numbers", "all reals", "real numbers", "all real", "reals", "all real x", "any real number"))
+ALL_REALS = frozenset(
+    ("all real numbers", "all reals", "real numbers", "all real", "reals", "all real x", "any real number")
+)
 INFINITE = frozenset(("infinity", "infinite", "infinitely many", "infinitely many solutions"))

@@ -240,7 +240,9 @@ def name_of(value: Value) -> str:
     value = snapped(value)
     if isinstance(value, Fraction):
         if _bits(value) > 2000:
-            return "#" + hashlib.blake2b(f"{value.numerator:x}/{value.denominator:x}".encode(), digest_size=24).hexdigest()
+            return (
+                "#" + hashlib.blake2b(f"{value.numerator:x}/{value.denominator:x}".encode(), digest_size=24).hexdigest()
+            )
         return str(value)
     ctx = context()
     if isinstance(value, ctx.mpc):

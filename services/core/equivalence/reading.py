@@ -9,10 +9,10 @@ from services.core.equivalence.forms import (
     Equation,
     Form,
     Numeral,
+    Ordered,
     Ratio,
     Residue,
     Scalar,
-    Ordered,
     Solutions,
     Words,
 )
@@ -25,7 +25,9 @@ from services.core.equivalence.tree import Node, contains
 from services.core.equivalence.typography import MAX_CHARS, tidy, words_of
 from services.core.equivalence.units import Unit, read_unit
 
-_CACHED = 16_384
+_CACHED = 8192
+# Trees of longer answers are large, and longer answers are seldom seen twice.
+_CACHED_CHARS = 200
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,12 @@ class Reading:
         return f"~{self.text}" if self.form is None else self.form.key
 
 
-@lru_cache(maxsize=_CACHED)
 def read_answer(answer: str) -> Reading:
     """Never raises; an answer outside the grammar is its own tidy text."""
+    return _remembered(answer) if len(answer) <= _CACHED_CHARS else _read_answer(answer)
+
+
+def _read_answer(answer: str) -> Reading:
     if len(answer) > MAX_CHARS:
         return Reading(answer.strip(), None)
     text = tidy(answer)
@@ -54,7 +59,10 @@ def read_answer(answer: str) -> Reading:
         form = _in_words(text)
     except RecursionError:
         form = None
-    return Reading(text if form is None else text, form)
+    return Reading(text, form)
+
+
+_remembered = lru_cache(maxsize=_CACHED)(_read_answer)
 
 
 def _form(text: str) -> Form:
@@ -160,7 +168,9 @@ def _bag(node: Node) -> Form:
     if node.op == "list" and len(solutions) == len(forms) and len({form.name for form in solutions}) == 1:
         joined = solutions[0].reals
         for form in solutions[1:]:
-            joined = joined.union(form.reals) if "or" in node.name or form.name is None else joined.intersection(form.reals)
+            joined = (
+                joined.union(form.reals) if "or" in node.name or form.name is None else joined.intersection(form.reals)
+            )
         return Solutions(joined, solutions[0].name)
     return Bag(tuple(_continued(forms)), node.op == "set")
 

@@ -5,7 +5,7 @@ from fractions import Fraction
 
 from services.core.equivalence import numeric
 from services.core.equivalence.evaluate import Matrix, Point, evaluate, scalar
-from services.core.equivalence.forms import Bag, Equation, Form, Inequality, Residue, Scalar, Ordered, Solutions
+from services.core.equivalence.forms import Bag, Equation, Form, Inequality, Ordered, Residue, Scalar, Solutions
 from services.core.equivalence.intervals import HIGHEST, LOWEST, REALS, End, Interval, RealSet, point
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.numeric import Value
@@ -46,7 +46,23 @@ def is_name(node: Node) -> bool:
             return node.name in ("e", "i")
         case "call" if node.name.endswith("()"):
             return True
-        case "call" if node.name in ("abs", "norm", "sin", "cos", "tan", "cot", "sec", "csc", "det", "arg", "deg", "Re", "Im", "log", "ln"):
+        case "call" if node.name in (
+            "abs",
+            "norm",
+            "sin",
+            "cos",
+            "tan",
+            "cot",
+            "sec",
+            "csc",
+            "det",
+            "arg",
+            "deg",
+            "Re",
+            "Im",
+            "log",
+            "ln",
+        ):
             return is_name(node.kids[0])
         case "multiply" | "divide" | "ratio" | "group":
             return all(is_name(kid) for kid in node.kids)

@@ -7,14 +7,17 @@ from services.core.equivalence.lexicon import ALL_REALS, EMPTY, INFINITE, NUMBER
 from services.core.equivalence.typography import without_text_commands, words_of
 
 _CHOICE = re.compile(
-    r"(?P<said>(?:choice|option|answer)\s+)?(?P<open>[(\[])?\s*(?P<letter>[A-Za-z])\s*(?P<close>[)\]])?[.:]?", re.IGNORECASE
+    r"(?P<said>(?:choice|option|answer)\s+)?(?P<open>[(\[])?\s*(?P<letter>[A-Za-z])\s*(?P<close>[)\]])?[.:]?",
+    re.IGNORECASE,
 )
-_EXPLAINED = re.compile(r"(?:(?:choice|option)\s+)?[(\[]?\s*(?P<letter>[A-J])\s*(?:[)\]][.:]?|[.:])\s+(?P<rest>\S.*)", re.DOTALL)
+_EXPLAINED = re.compile(
+    r"(?:(?:choice|option)\s+)?[(\[]?\s*(?P<letter>[A-J])\s*(?:[)\]][.:]?|[.:])\s+(?P<rest>\S.*)", re.DOTALL
+)
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?\s?m\.?)?", re.IGNORECASE
 )
 _MONTHS = {m: n for n, m in enumerate(
-    "january february march april may june july august september october november december".split(), start=1)}  # fmt: skip
+    ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"], start=1)}  # fmt: skip
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)?")
 
 

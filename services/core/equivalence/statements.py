@@ -128,9 +128,7 @@ class _Statements:
         parts: list[str] = []
         while True:
             token = self.stream.peek()
-            if token.kind == "word" or (parts and token.kind == "letter"):
-                parts.append(token.text)
-            elif token.kind == "letter" and token.upright and self._word_follows():
+            if token.kind == "word" or (parts and token.kind == "letter") or (token.kind == "letter" and token.upright and self._word_follows()):
                 parts.append(token.text)
             elif parts and token.kind == "sign" and token.text in ("^", "{", "}", "/", ".", "-", "'", "(", ")", '"'):
                 if token.text in ("}", ")") and not self._opened(parts, token.text):
@@ -138,7 +136,7 @@ class _Statements:
                 parts.append(token.text)
             elif token.kind == "sign" and token.text == "/" and self.stream.at("word", ahead=1):
                 parts.append("/")
-            elif parts and token.kind == "sign" and token.text == "." :
+            elif parts and token.kind == "sign" and token.text == ".":
                 parts.append(".")
             elif parts and token.kind == "number" and parts[-1] in ("^", "{", "-"):
                 parts.append(token.text)

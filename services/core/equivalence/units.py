@@ -38,11 +38,11 @@ _UNITS = {
 }
 KNOWN = frozenset(_UNITS)
 # Single letters are units only where they are set upright.
-UPRIGHT_LETTERS = frozenset("m s g h l L".split())
+UPRIGHT_LETTERS = frozenset(["m", "s", "g", "h", "l", "L"])
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 _SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour"}
 _RATES = re.compile(r"\b(?:mph|kph|kmh)\b")
-_NOISE = frozenset("units unit of the in a an each total".split())
+_NOISE = frozenset(["units", "unit", "of", "the", "in", "a", "an", "each", "total"])
 _PIECES = re.compile(r"(?P<per>/|\bper\b)|\^?\{?(?P<power>-?[1-9])\}?|(?P<word>[^\W\d_]+|[$€£¥₹%°¢]+)")
 
 
