@@ -16,13 +16,14 @@ _BRACES = re.compile(r"(?P<box>\\(?:f?boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<clo
 _BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)[ \t]*(-?[\w.]+)")
 _HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _SAYS = re.compile(
-    r"\banswer\b[*_]{0,3}[ \t]*(?:is|:|=)[ \t]*(?:(?:therefore|thus|then|hence|simply|indeed|just|equal to|given by)\b)?,?"
-    r"[ \t]*:?[ \t]*[*_]{0,3}:?|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
+    r"\banswer\b[*_]{0,3}[ \t]*(?:is|:|=)[ \t]*"
+    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|equal to|given by)\b)?,?[ \t]*:?[ \t]*[*_]{0,3}:?|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
     re.IGNORECASE | re.MULTILINE,
 )
 # A math display that follows, past at most one blank line.
 _DISPLAY = re.compile(
-    r"[ \t]*(?:\n[ \t]*){0,2}(?:\$\$(?P<d>(?:\\.|[^$\\])+)\$\$|\$(?=\S)(?P<m>(?:\\.|[^$\\])+)(?<=\S)\$(?!\d)"
+    r"[ \t]*(?:\n[ \t]*){0,2}"
+    r"(?:\$\$(?P<d>(?:\\.|[^$\\])+)\$\$|\$(?=\S)(?P<m>(?:\\.|[^$\\])+)(?<=\S)\$(?!\d)"
     r"|\$[ \t]+(?P<s>(?:\\.|[^$\\\n])+)[ \t]\$(?!\d)|\\\[(?P<b>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<p>(?:[^\\]|\\[^)])+)\\\))"
 )
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")

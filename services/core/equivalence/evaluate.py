@@ -1,11 +1,11 @@
 """The value of a parsed expression at a sample point: numbers and matrices of numbers. Pure; bounded; total."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
 from services.core.equivalence import numeric
+from services.core.equivalence.functions import FUNCTIONS, LogBase, apply
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.numeric import Undefined, Value
 from services.core.equivalence.tree import Node, symbols_in
@@ -40,7 +40,7 @@ class Point:
 
     which: int = 0
     sign: int = 1
-    log_base: int | None = None
+    log_base: LogBase = None
     bound: dict[str, Value] = field(default_factory=dict)
     steps: int = 0
 
@@ -68,11 +68,11 @@ def scalar(node: Node, at: Point) -> Value:
     return value
 
 
-def name_of(value: Value | Matrix) -> str:
-    """The same string for the same value, another for another."""
+def name_of(value: Value | Matrix, *, inexact: bool = False) -> str:
+    """The same string for the same value, another for another. `inexact`: see `numeric.name_of`."""
     if isinstance(value, Matrix):
-        return f"[{value.width}: {' '.join(numeric.name_of(cell) for cell in value.cells)}]"
-    return numeric.name_of(value)
+        return f"[{value.width}: {' '.join(numeric.name_of(cell, inexact=inexact) for cell in value.cells)}]"
+    return numeric.name_of(value, inexact=inexact)
 
 
 def _number(node: Node, at: Point) -> Value:
@@ -209,15 +209,11 @@ def _big(node: Node, at: Point) -> Value:
 def _call(node: Node, at: Point) -> Value:
     if node.name == "det":
         return _determinant(node, at)
-    found = _FUNCTIONS.get(node.name)
-    if found is None:
+    if node.name not in FUNCTIONS:
         # A function that is not told has a value of its own for each argument.
         arguments = " ".join(name_of(evaluate(kid, at)) for kid in node.kids)
         return numeric.point(f"{node.name} {arguments}", 0)
-    fewest, most = _ARGUMENTS.get(node.name, (1, 1))
-    if not fewest <= len(node.kids) <= most:
-        raise Unreadable
-    return found([scalar(kid, at) for kid in node.kids], at)
+    return apply(node.name, [scalar(kid, at) for kid in node.kids], at.log_base)
 
 
 def _determinant(node: Node, at: Point) -> Value:
@@ -238,134 +234,6 @@ def _expanded(rows: list[list[Value]]) -> Value:
         total = numeric.add(total, -term if j % 2 else term)
     return total
 
-
-def _root(values: list[Value], at: Point) -> Value:
-    degree = numeric.as_integer(values[1])
-    return (
-        numeric.power(values[0], numeric.divide(_ONE, values[1])) if degree is None else numeric.root(values[0], degree)
-    )
-
-
-def _elementary(name: str) -> Callable[[list[Value], Point], Value]:
-    """An mpmath function of one argument of moderate size."""
-
-    def compute(values: list[Value], at: Point) -> Value:
-        (value,) = values
-        if numeric.magnitude(value) > 20:
-            raise Undefined
-        ctx = numeric.context()
-        try:
-            return numeric.settled(getattr(ctx, name)(numeric.approximate(value)))
-        except (ZeroDivisionError, ValueError, OverflowError):
-            raise Undefined from None
-
-    return compute
-
-
-def _quotient(above: str, below: str) -> Callable[[list[Value], Point], Value]:
-    def compute(values: list[Value], at: Point) -> Value:
-        top = _FUNCTIONS[above](values, at) if above else _ONE
-        return numeric.divide(top, _FUNCTIONS[below](values, at))
-
-    return compute
-
-
-def _of_inverse(name: str) -> Callable[[list[Value], Point], Value]:
-    def compute(values: list[Value], at: Point) -> Value:
-        return _FUNCTIONS[name]([numeric.divide(_ONE, values[0])], at)
-
-    return compute
-
-
-def _logarithm(values: list[Value], at: Point) -> Value:
-    """`\\log_b x`; without a base, natural up to a factor that the reader chooses."""
-    natural = _natural(values[0])
-    if len(values) > 1:
-        return numeric.divide(natural, _natural(values[1]))
-    if at.log_base is None:
-        return numeric.multiply(natural, numeric.point("log", 0))
-    return natural if at.log_base == 0 else numeric.divide(natural, _natural(Fraction(at.log_base)))
-
-
-def _natural(value: Value) -> Value:
-    if value == 0:
-        raise Undefined
-    if value == 1:
-        return Fraction(0)
-    return numeric.settled(numeric.context().ln(numeric.approximate(value)), 0)
-
-
-def _ln(values: list[Value], at: Point) -> Value:
-    return numeric.divide(_natural(values[0]), _natural(values[1])) if len(values) > 1 else _natural(values[0])
-
-
-def _lg(values: list[Value], at: Point) -> Value:
-    return numeric.divide(_natural(values[0]), _natural(Fraction(10)))
-
-
-def _absolute(values: list[Value], at: Point) -> Value:
-    (value,) = values
-    return abs(value) if isinstance(value, Fraction) else numeric.settled(abs(value), -math.inf)
-
-
-def _whole(rounding: Callable[[Fraction], int]) -> Callable[[list[Value], Point], Value]:
-    def compute(values: list[Value], at: Point) -> Value:
-        value = numeric.snapped(values[0])
-        if not isinstance(value, Fraction):
-            if not numeric.is_real(value) or numeric.magnitude(value) > 200:
-                raise Undefined
-            value = numeric._as_fraction(value)
-        return Fraction(rounding(value))
-
-    return compute
-
-
-def _of_integers(combine: Callable[..., int]) -> Callable[[list[Value], Point], Value]:
-    def compute(values: list[Value], at: Point) -> Value:
-        integers = [numeric.as_integer(value) for value in values]
-        found = [n for n in integers if n is not None]
-        if len(found) != len(values) or not found or sum(n.bit_length() for n in found) > 10_000:
-            raise Undefined
-        return Fraction(combine(*found))
-
-    return compute
-
-
-def _extreme(choose: Callable[..., Value]) -> Callable[[list[Value], Point], Value]:
-    def compute(values: list[Value], at: Point) -> Value:
-        if not all(numeric.is_real(value) for value in values):
-            raise Undefined
-        return choose(values, key=numeric.approximate)
-
-    return compute
-
-
-def _modulo(values: list[Value], at: Point) -> Value:
-    a, b = (numeric.as_integer(value) for value in values)
-    if a is None or not b:
-        raise Undefined
-    return Fraction(a % b)
-
-
-_FUNCTIONS: dict[str, Callable[[list[Value], Point], Value]] = {
-    **{name: _elementary(name) for name in ("sin", "cos", "sinh", "cosh", "exp")},
-    "tan": _quotient("sin", "cos"), "cot": _quotient("cos", "sin"), "sec": _quotient("", "cos"),
-    "csc": _quotient("", "sin"), "tanh": _quotient("sinh", "cosh"), "coth": _quotient("cosh", "sinh"),
-    "sech": _quotient("", "cosh"), "csch": _quotient("", "sinh"),
-    "arcsin": _elementary("asin"), "arccos": _elementary("acos"), "arctan": _elementary("atan"),
-    "arcsinh": _elementary("asinh"), "arccosh": _elementary("acosh"), "arctanh": _elementary("atanh"),
-    "arccot": _of_inverse("arctan"), "arcsec": _of_inverse("arccos"), "arccsc": _of_inverse("arcsin"),
-    "ln": _ln, "lg": _lg, "log": _logarithm, "abs": _absolute, "root": _root,
-    "floor": _whole(math.floor), "ceil": _whole(math.ceil),
-    "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm), "max": _extreme(max), "min": _extreme(min),
-    "mod": _modulo, "binom": lambda values, at: numeric.binomial(*values),
-}  # fmt: skip
-
-# How many arguments the functions take that do not take one.
-_ARGUMENTS = {
-    "log": (1, 2), "ln": (1, 2), "root": (2, 2), "mod": (2, 2), "binom": (2, 2),
-    **dict.fromkeys(("gcd", "lcm", "max", "min"), (1, 50)),
-}  # fmt: skip
 
 _OPERATIONS: dict[str, Callable[[Node, Point], Value | Matrix]] = {
     "number": _number, "symbol": _symbol, "constant": _constant, "add": _add, "multiply": _multiply,
@@ -398,4 +266,20 @@ def is_open(node: Node) -> bool:
     return False
 
 
-_BRANCHING = frozenset(["root", "ln", "lg", "log", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "arcsinh", "arccosh", "arctanh"])
+_BRANCHING = frozenset(
+    [
+        "root",
+        "ln",
+        "lg",
+        "log",
+        "arcsin",
+        "arccos",
+        "arctan",
+        "arccot",
+        "arcsec",
+        "arccsc",
+        "arcsinh",
+        "arccosh",
+        "arctanh",
+    ]
+)

@@ -1,30 +1,18 @@
-"""The parser of expressions: sums, products, powers, functions, brackets. Recursive descent of bounded depth; total:
-any tokens give a tree or `Unreadable`."""
+"""The parser of expressions: sums, products, powers, brackets, names. Recursive descent of bounded depth; total: any
+tokens give a tree or `Unreadable`."""
 
 from collections.abc import Callable
 from fractions import Fraction
 
+from services.core.equivalence.commands import BEGINNERS, Commands
 from services.core.equivalence.lexer import Token, Unreadable
-from services.core.equivalence.lexicon import (
-    ACCENTS,
-    ALIASES,
-    BIG_OPERATORS,
-    CONSTANTS,
-    FUNCTIONS,
-    GREEK,
-    GREEK_ALIASES,
-    INVERSES,
-    LISTED,
-    PREFIXED,
-)
 from services.core.equivalence.stream import Stream
 from services.core.equivalence.tree import Node, number, symbol
 
 # Letters that are functions when a bracket follows at once; others multiply it.
 _FUNCTION_LETTERS = frozenset("fghFGH")
-_CLOSERS = {"(": (")", "]"), "[": (")", "]"), "\\{": ("\\}",), "langle": ("rangle",), "{": ("}",)}
-_DIFFERENT_SETS = {"R": "ℝ", "Z": "ℤ", "N": "ℕ", "Q": "ℚ", "C": "ℂ"}
-_CONSTANT_LETTERS = {"e": "e", "i": "i"}
+_CLOSERS = {"(": (")", "]"), "[": (")", "]")}
+_CONSTANT_LETTERS = frozenset("ei")
 
 
 class Expressions:
@@ -33,14 +21,14 @@ class Expressions:
     def __init__(self, stream: Stream, statements: Callable[[], Node], matrix: Callable[[], Node]) -> None:
         self._in = stream
         self._statements = statements
-        self._matrix = matrix
+        self._commands = Commands(stream, self, statements, matrix)
 
     def sum(self) -> Node:
         """term (+ term | - term | \\pm term)*"""
         self._in.deeper()
         terms = [self._signed_term()]
         while (sign := self._sign()) is not None:
-            term = self._product()
+            term = self.product()
             terms.append(_with_sign(sign, term))
         self._in.depth -= 1
         return terms[0] if len(terms) == 1 else Node("add", tuple(terms))
@@ -48,7 +36,7 @@ class Expressions:
     def _signed_term(self) -> Node:
         sign = self._sign()
         if sign is None:
-            return self._product()
+            return self.product()
         self._in.deeper()
         term = _with_sign(sign, self._signed_term())
         self._in.depth -= 1
@@ -59,9 +47,9 @@ class Expressions:
             return self._in.next().text
         return None
 
-    def _product(self) -> Node:
+    def product(self) -> Node:
         """Factors joined by signs of multiplication, of division, or by nothing; from left to right."""
-        product = self._factor()
+        product = self.factor()
         joined = [product]
         while True:
             if self._in.take("sign", "*") or self._in.take("command", "times", "cdot", "ast", "star", "bullet"):
@@ -72,9 +60,9 @@ class Expressions:
             elif self._in.take("command", "bmod", "mod"):
                 left = joined[0] if len(joined) == 1 else Node("multiply", tuple(joined))
                 joined = [Node("call", (left, self._signed_factor()), "mod")]
-            elif self._begins_factor():
+            elif self.begins_factor():
                 self._refuse_two_numbers(joined[-1])
-                joined.append(self._factor())
+                joined.append(self.factor())
             else:
                 break
         return joined[0] if len(joined) == 1 else Node("multiply", tuple(joined))
@@ -91,22 +79,22 @@ class Expressions:
             self._in.depth -= 1
             return factor
         self._in.take("sign", "+")
-        return self._factor()
+        return self.factor()
 
-    def _begins_factor(self) -> bool:
+    def begins_factor(self) -> bool:
         token = self._in.peek()
         if token.kind in ("number", "letter"):
             return True
         if token.kind == "command":
-            return token.text in _BEGINNERS or token.text in GREEK or token.text in FUNCTIONS
+            return token.text in BEGINNERS
         if token.text == "|":
             return token.kind == "sign" and self._in.bars == 0
         return token.kind == "sign" and token.text in ("(", "[", "{")
 
-    def _factor(self) -> Node:
+    def factor(self) -> Node:
         """primary with its exponents, factorials, degree and percent signs; mixed numbers."""
         token = self._in.peek()
-        base = self._primary()
+        base = self.primary()
         if token.kind == "number":
             mixed = self._mixed(base)
             if mixed is not None:
@@ -136,18 +124,18 @@ class Expressions:
             return Node("degrees", (base,))
         if self._in.take("command", "top") or self._in.take("sign", "*"):
             return Node("call", (base,), "top()")
-        return Node("power", (base, self._exponent()))
+        return Node("power", (base, self.exponent()))
 
-    def _exponent(self) -> Node:
+    def exponent(self) -> Node:
         self._in.deeper()
         if self._in.take("sign", "-"):
-            found = Node("negate", (self._exponent(),))
+            found = Node("negate", (self.exponent(),))
         elif self._in.take("sign", "+"):
-            found = self._exponent()
+            found = self.exponent()
         else:
-            found = self._primary()
+            found = self.primary()
             if self._in.take("sign", "^"):
-                found = Node("power", (found, self._exponent()))
+                found = Node("power", (found, self.exponent()))
         self._in.depth -= 1
         return found
 
@@ -158,17 +146,20 @@ class Expressions:
         start = self._in.place
         part: Node | None = None
         if self._in.take("command", "frac"):
-            part = Node("divide", (self._argument(), self._argument()))
-        elif self._in.at("number") and self._in.at("sign", "/", ahead=1) and self._in.at("number", ahead=2):
-            if self._in.peek().spaced:
-                above, _, below = self._in.next(), self._in.next(), self._in.next()
-                part = Node("divide", (number(above.value or 0), number(below.value or 0)))
+            part = Node("divide", (self.argument(), self.argument()))
+        elif self._plain_fraction_follows():
+            above, _, below = self._in.next(), self._in.next(), self._in.next()
+            part = Node("divide", (number(above.value or 0), number(below.value or 0)))
         if part is not None and _is_proper(part) and not self._in.at("sign", "^"):
             return Node("add", (whole, part))
         self._in.place = start
         return None
 
-    def _primary(self) -> Node:
+    def _plain_fraction_follows(self) -> bool:
+        spaced = self._in.at("number") and self._in.peek().spaced
+        return spaced and self._in.at("sign", "/", ahead=1) and self._in.at("number", ahead=2)
+
+    def primary(self) -> Node:
         token = self._in.next()
         match token.kind:
             case "number":
@@ -176,15 +167,15 @@ class Expressions:
             case "letter":
                 return self._letter(token)
             case "command":
-                return self._command(token.text)
+                return self._commands.command(token.text)
             case "word" if len(token.text) == 1:
                 return self._letter(token)
             case "sign" if token.text in ("(", "["):
-                return self._bracketed(token.text)
+                return self.bracketed(token.text)
             case "sign" if token.text == "{":
-                return self._braced()
+                return self.braced()
             case "sign" if token.text == "|":
-                return self._absolute("|")
+                return self._commands.absolute("|")
         raise Unreadable
 
     def _numeral(self, token: Token) -> Node:
@@ -195,14 +186,23 @@ class Expressions:
         return number(token.value)
 
     def _letter(self, token: Token) -> Node:
-        name = token.text + self._marks()
+        name = token.text + self.marks()
+        if token.text in _FUNCTION_LETTERS and self._takes_inverse():
+            name += "^-1"
         if token.text in _FUNCTION_LETTERS and self._in.at("sign", "(") and not self._in.peek().spaced:
-            return Node("call", self._arguments(), f"{name}()")
-        if name in _CONSTANT_LETTERS:
-            return Node("constant", name=_CONSTANT_LETTERS[name])
+            return Node("call", self._commands.arguments(), f"{name}()")
+        if name in _CONSTANT_LETTERS and len(name) == 1:
+            return Node("constant", name=name)
         return symbol(name)
 
-    def _marks(self) -> str:
+    def _takes_inverse(self) -> bool:
+        """Whether ^{-1} and a bracket follow; takes the exponent."""
+        here = "".join(self._in.peek(i).text for i in range(6))
+        found = here.startswith("^{-1}(")
+        self._in.place += 5 * found
+        return found
+
+    def marks(self) -> str:
         """Subscript and primes, which belong to the name."""
         marks = ""
         if self._in.take("sign", "_"):
@@ -214,7 +214,7 @@ class Expressions:
             marks += "'"
         return marks
 
-    def _bracketed(self, opening: str) -> Node:
+    def bracketed(self, opening: str) -> Node:
         self._in.deeper()
         bars, self._in.bars = self._in.bars, 0
         content = self._statements()
@@ -229,7 +229,7 @@ class Expressions:
             return content
         raise Unreadable
 
-    def _braced(self) -> Node:
+    def braced(self) -> Node:
         """A TeX group is transparent; around a list it is a set that somebody forgot to escape."""
         self._in.deeper()
         bars, self._in.bars = self._in.bars, 0
@@ -245,89 +245,7 @@ class Expressions:
             return Node("set", content.kids)
         return content
 
-    def _absolute(self, bar: str) -> Node:
-        self._in.deeper()
-        self._in.bars += 1
-        content = self.sum()
-        closing = self._in.next()
-        if closing.text not in (bar, "rvert", "vert", "rVert", "Vert"):
-            raise Unreadable
-        self._in.bars -= 1
-        self._in.depth -= 1
-        return Node("call", (content,), "abs" if bar == "|" else "norm")
-
-    def _command(self, name: str) -> Node:
-        if name in CONSTANTS:
-            return Node("constant", name=CONSTANTS[name])
-        if name in GREEK:
-            return symbol(GREEK_ALIASES.get(name, name) + self._marks())
-        if name in FUNCTIONS or name == "operatorname":
-            return self._function(name)
-        if name in LISTED or name in ("dbinom", "lfloor", "lceil"):
-            return self._listed(name)
-        if name in BIG_OPERATORS:
-            return self._big(name)
-        if name in PREFIXED or name in ACCENTS:
-            named = self._named()
-            if name in ("vec", "hat") and len(named) == 1:
-                return symbol(named + self._marks())
-            return symbol(f"{name}({named}){self._marks()}")
-        return self._structure(name)
-
-    def _structure(self, name: str) -> Node:
-        match name:
-            case "frac":
-                return Node("divide", (self._argument(), self._argument()))
-            case "begin":
-                return self._matrix()
-            case "lvert" | "vert":
-                return self._absolute("|")
-            case "|" | "lVert" | "Vert":
-                return self._absolute("|" if name == "|" else "||")
-            case "{" | "lbrace":
-                return self._set()
-            case "langle":
-                content = self._list_until("rangle")
-                return Node("group", content.kids if content.op == "list" else (content,), "<>")
-            case "emptyset" | "varnothing":
-                return Node("set")
-            case "mathbb" | "Bbb":
-                letter = self._in.raw_group()
-                return symbol(_DIFFERENT_SETS.get(letter, letter))
-            case "R" | "Z" | "N" | "Q" | "C":
-                return symbol(_DIFFERENT_SETS[name])
-            case "ldots" | "dots" | "cdots" | "dotsc" | "vdots":
-                return symbol("…")
-            case "prime":
-                return symbol("'")
-        raise Unreadable
-
-    def _list_until(self, closing: str) -> Node:
-        self._in.deeper()
-        content = self._statements()
-        self._in.require("command", closing)
-        self._in.depth -= 1
-        return content
-
-    def _set(self) -> Node:
-        self._in.deeper()
-        bars, self._in.bars = self._in.bars, 1
-        if self._in.take("command", "}", "rbrace"):
-            content = Node("set")
-        else:
-            content = self._statements()
-            if self._in.take("sign", "|", ":") or self._in.take("relation", "|", ":"):
-                content = Node("builder", (content, self._statements()))
-            elif content.op == "ratio" and len(content.kids) == 2:
-                content = Node("builder", content.kids)
-            else:
-                content = Node("set", content.kids if content.op == "list" else (content,))
-            self._in.require("command", "}", "rbrace")
-        self._in.bars = bars
-        self._in.depth -= 1
-        return content
-
-    def _argument(self) -> Node:
+    def argument(self) -> Node:
         """What a command takes: a braced group, or one digit, letter or command."""
         token = self._in.peek()
         if token.kind == "number" and token.text.isdecimal() and len(token.text) > 1:
@@ -337,118 +255,7 @@ class Expressions:
             return number(int(token.text[0]))
         if token.kind == "sign" and token.text == "-":
             raise Unreadable
-        return self._primary()
-
-    def _named(self) -> str:
-        """What an accent or \\angle stands over: a group, or the letters that follow."""
-        if self._in.at("sign", "{"):
-            return self._in.raw_group()
-        name = ""
-        while self._in.at("letter"):
-            name += self._in.next().text
-        if not name:
-            raise Unreadable
-        return name
-
-    def _function(self, name: str) -> Node:
-        name = ALIASES.get(name, name)
-        base: Node | None = None
-        if self._in.take("sign", "_"):
-            base = self._argument_or_digits()
-        exponent: Node | None = None
-        if self._in.take("sign", "^"):
-            exponent = self._exponent()
-            if exponent == Node("negate", (number(1),)) and name in INVERSES:
-                name, exponent = INVERSES[name], None
-        argument = self._function_argument()
-        call = Node("call", (argument,) if base is None else (argument, base), name)
-        return call if exponent is None else Node("power", (call, exponent))
-
-    def _function_argument(self) -> Node:
-        """A bracket, or the factors that follow up to the next function or sign."""
-        if self._in.at("sign", "(", "[", "{"):
-            opening = self._in.next().text
-            return self._braced() if opening == "{" else self._bracketed(opening)
-        self._in.deeper()
-        sign = self._in.take("sign", "-")
-        factors = [self._factor()]
-        while self._begins_factor() and not self._in.at("sign", "(", "[") and not self._at_function():
-            factors.append(self._factor())
-        self._in.depth -= 1
-        argument = factors[0] if len(factors) == 1 else Node("multiply", tuple(factors))
-        return Node("negate", (argument,)) if sign else argument
-
-    def _at_function(self) -> bool:
-        return self._in.at("command") and (self._in.peek().text in FUNCTIONS or self._in.peek().text in LISTED)
-
-    def _listed(self, name: str) -> Node:
-        match name:
-            case "sqrt":
-                degree = number(2)
-                if self._in.take("sign", "["):
-                    degree = self.sum()
-                    self._in.require("sign", "]")
-                return Node("call", (self._argument_or_digits(), degree), "root")
-            case "cbrt":
-                return Node("call", (self._argument_or_digits(), number(3)), "root")
-            case "binom":
-                if self._in.at("sign", "("):
-                    return Node("call", self._arguments(), "binom")
-                return Node("call", (self._argument(), self._argument()), "binom")
-            case "lfloor" | "lceil":
-                content = self.sum()
-                self._in.require("command", name.replace("l", "r", 1))
-                return Node("call", (content,), name[1:])
-        return Node("call", self._arguments(), name)
-
-    def _argument_or_digits(self) -> Node:
-        # \sqrt12: TeX would take the 1 alone, which nobody means.
-        if self._in.at("number"):
-            return number(self._in.next().value or 0)
-        return self._primary()
-
-    def _arguments(self) -> tuple[Node, ...]:
-        token = self._in.next()
-        if token.text not in ("(", "[", "{"):
-            raise Unreadable
-        content = self._braced() if token.text == "{" else self._bracketed(token.text)
-        return content.kids if content.op in ("group", "set") else (content,)
-
-    def _big(self, name: str) -> Node:
-        """`\\sum_{k=1}^{n} body`: (body, lower bound, upper bound), named after the operator and its variable."""
-        lower = upper = number(0)
-        variable = ""
-        for _ in range(2):
-            if self._in.take("sign", "_"):
-                bound = self._statements_in_braces()
-                if bound.op == "relation" and bound.name in ("=", "to") and bound.kids[0].op in ("symbol", "constant"):
-                    variable, bound = bound.kids[0].name, bound.kids[1]
-                lower = bound
-            elif self._in.take("sign", "^"):
-                upper = self._exponent()
-        self._in.deeper()
-        body = self._product()
-        self._in.depth -= 1
-        return Node("big", (body, lower, upper), f"{name} {variable}")
-
-    def _statements_in_braces(self) -> Node:
-        if not self._in.take("sign", "{"):
-            return self._primary()
-        content = self._statements()
-        self._in.require("sign", "}")
-        return content
-
-
-_BEGINNERS = (
-    frozenset(
-        ["frac", "begin", "lvert", "vert", "lVert", "|", "{", "lbrace", "langle", "mathbb", "emptyset", "varnothing", "ldots", "dots", "cdots", "dbinom", "lfloor", "lceil", "operatorname", "R", "Z", "N", "Q", "C"]
-    )
-    | LISTED
-    | BIG_OPERATORS
-    | PREFIXED
-    | ACCENTS
-    | frozenset(CONSTANTS)
-) - {"mod"}
+        return self.primary()
 
 
 def _with_sign(sign: str, term: Node) -> Node:

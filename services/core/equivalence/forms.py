@@ -36,7 +36,9 @@ class Scalar:
     @cached_property
     def names(self) -> tuple[str, ...]:
         """The names of the value at each sample point; one is enough where the symbols do not matter."""
-        found = tuple(name_of(self.value(which)) for which in range(3 if self.symbols else 1))
+        if not self.symbols:
+            return (name_of(self.value()),)
+        found = tuple(name_of(self.value(which), inexact=True) for which in range(3))
         return found if len(set(found)) > 1 else found[:1]
 
     @property
@@ -77,7 +79,7 @@ class Bag:
 
 @dataclass(frozen=True)
 class Equation:
-    """`name = value` when a side is a mere name (x, f(x), a_3), with `difference` of the sides where they are scalars."""
+    """`name = value` when a side is a mere name (x, f(x), a_3); `difference` of the sides where they are scalars."""
 
     difference: Node | None
     name: Node | None

@@ -71,20 +71,34 @@ def _of_two_kinds(a: Form, b: Form) -> bool:
     match a, b:
         case _, Equation(value=value) if value is not None:
             return same(a, value)
-        case _, Bag(items=(item,)):
+        case _, Bag(items=(item, *others)) if all(other.key == item.key for other in others):
             return same(a, item)
         case Words(), _:
             return _in_words(gist(a.words), b)
-        case Scalar(), Ratio(parts=(above, below)):
+        case Scalar(), _:
+            return _number_and_shape(a, b)
+        case _, Solutions():
+            return _shape_and_solutions(a, b)
+        case Ordered(), Bag(braces=False):
+            return (a.brackets in ("()", "<>") or len(a.items) > 2) and _in_order(a.items, b.items)
+    return False
+
+
+def _number_and_shape(a: Scalar, b: Form) -> bool:
+    match b:
+        case Ratio(parts=(above, below)):
             quotient = numeric.divide(_number(above), _number(below))
             return a.unit is None and name_of(quotient) == name_of(a.value())
-        case Scalar(), Ordered():
+        case Ordered():
             return _vector(a, b)
-        case Ordered(), Bag(braces=False):
-            return ((b.items and a.brackets in ("()", "<>")) or len(a.items) > 2) and _in_order(a.items, b.items)
-        case Ordered(), Solutions():
+    return False
+
+
+def _shape_and_solutions(a: Form, b: Solutions) -> bool:
+    match a:
+        case Ordered():
             return RealSet.of([interval_of(a)]).key == b.reals.key
-        case Bag(), Solutions():
+        case Bag():
             return _finite(a, b)
     return False
 

@@ -7,6 +7,7 @@ from typing import Literal
 
 from services.core.equivalence.lexicon import (
     CONSTANTS,
+    CURRENCY_CODES,
     FUNCTIONS,
     LISTED,
     RELATIONS,
@@ -148,7 +149,12 @@ def _words(text: str, spaced: bool, upright: bool) -> list[Token]:
         kind: Kind = "word" if upright and text in UPRIGHT_LETTERS else "letter"
         return [Token(kind, text, None, spaced, upright)]
     # NO and AB name segments; no and cm are words.
-    if upright or len(text) > 3 or (not text.isupper() and (lower in SHORT_WORDS or lower in KNOWN_UNITS)):
+    if (
+        upright
+        or len(text) > 3
+        or lower in CURRENCY_CODES
+        or (not text.isupper() and (lower in SHORT_WORDS or lower in KNOWN_UNITS))
+    ):
         return [Token("word", text, None, spaced, upright)]
     return [Token("letter", char, None, spaced and i == 0) for i, char in enumerate(text)]
 
@@ -176,7 +182,7 @@ def _value(kind: str, text: str) -> Fraction:
 def _continued(text: str) -> Fraction:
     """`0.1666...` goes on as it began; a decimal without a cycle is told by its dots to be no exact number."""
     plain = text.partition("\\")[0].strip()
-    whole, _, part = plain.partition(".")
+    part = plain.partition(".")[2]
     match = _CYCLE.fullmatch(part) if len(part) <= 40 else None
     if match is None:
         raise Unreadable

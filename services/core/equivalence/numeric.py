@@ -224,20 +224,25 @@ def snapped(value: Value) -> Value:
     size = magnitude(value)
     if not -64 < size < 128:
         return value
-    exact = _as_fraction(value)
+    exact = as_fraction(value)
     near = exact.limit_denominator(_MAX_SNAPPED)
     return near if near and abs(exact - near) * 2**_LOST_BITS < abs(exact) else value
 
 
-def _as_fraction(value: Value) -> Fraction:
+def as_fraction(value: Value) -> Fraction:
     sign, mantissa, exponent, _ = value._mpf_
     number = int(-mantissa if sign else mantissa)
     return Fraction(number << exponent) if exponent >= 0 else Fraction(number, 1 << -exponent)
 
 
-def name_of(value: Value) -> str:
-    """The same string for the same number, another for another."""
+def name_of(value: Value, *, inexact: bool = False) -> str:
+    """The same string for the same number, another for another.
+
+    `inexact`: fractions at a sample point go by their leading digits as well, as a way through roots would give them.
+    """
     value = snapped(value)
+    if inexact and isinstance(value, Fraction) and value.denominator > _MAX_SNAPPED and abs(magnitude(value)) < 100:
+        value = approximate(value)
     if isinstance(value, Fraction):
         if _bits(value) > 2000:
             return (
@@ -273,5 +278,5 @@ def point(name: str, which: int) -> Fraction:
     digits; positive at point 0, negative at 1, of mixed signs at the others."""
     digest = hashlib.blake2b(f"{which}:{name}".encode("utf-8", "surrogatepass"), digest_size=8).digest()
     number = int.from_bytes(digest, "big")
-    size = Fraction(950_000_001 + 2 * (number % 23_000_000), 1_000_000_007)
+    size = Fraction(985_000_001 + 2 * (number % 6_700_000), 1_000_000_007)
     return -size if which == 1 or (which and number >> 63) else size

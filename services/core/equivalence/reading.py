@@ -1,5 +1,7 @@
 """From the text of an answer to the form that it has: the one place where all readings meet. Pure; total."""
 
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -21,10 +23,12 @@ from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.lexicon import CONSTANTS, SHORT_WORDS
 from services.core.equivalence.relations import read_relation, set_of_reals
 from services.core.equivalence.statements import parse
-from services.core.equivalence.tree import Node, contains
+from services.core.equivalence.tree import Node, contains, number
 from services.core.equivalence.typography import MAX_CHARS, tidy, words_of
-from services.core.equivalence.units import Unit, read_unit
+from services.core.equivalence.units import Unit, read_unit, scaled_words
 
+# A few words of plain text, which are no products of their letters.
+_SENTENCE = re.compile(r"(?:(?:an?|the) )?(?:[A-Za-z'-]{2,} )+[A-Za-z'-]{2,}|(?:an?|the) [A-Za-z'-]{2,}", re.IGNORECASE)
 _CACHED = 8192
 # Trees of longer answers are large, and longer answers are seldom seen twice.
 _CACHED_CHARS = 200
@@ -51,6 +55,7 @@ def _read_answer(answer: str) -> Reading:
     if len(answer) > MAX_CHARS:
         return Reading(answer.strip(), None)
     text = tidy(answer)
+    form: Form | None
     try:
         form = _form(text)
         form.key  # noqa: B018 - some forms turn out to have no value only when they are named
@@ -66,7 +71,7 @@ _remembered = lru_cache(maxsize=_CACHED)(_read_answer)
 
 
 def _form(text: str) -> Form:
-    if len(text) > 1 and text.isalpha() and not _product(text):
+    if (len(text) > 1 and text.isalpha() and not _product(text)) or _SENTENCE.fullmatch(text):
         return Words(words_of(text))
     return read(parse(text))
 
@@ -89,30 +94,22 @@ def _in_words(text: str) -> Form | None:
 
 def read(node: Node) -> Form:
     """The form of a tree. Raises `Unreadable` when it has none."""
-    match node.op:
-        case "list" | "set":
-            return _bag(node)
-        case "group":
-            return Ordered(tuple(read(kid) for kid in node.kids), node.name)
-        case "relation":
-            return read_relation(node, read)
-        case "union" | "intersection" | "minus_set":
-            return _combination(node)
-        case "builder":
-            return read(node.kids[1])
-        case "quantity":
-            return _quantity(node)
-        case "ratio":
-            return _ratio(node)
-        case "words":
-            return Words(words_of(node.name))
-        case "based":
-            digits, _, base = node.name.partition("_")
-            return Numeral(digits.lstrip("0") or "0", _BASES.get(base.lower(), base.lower()))
-        case "residue":
-            value, modulus = (scalar(kid, Point()) for kid in node.kids)
-            return Residue(f"{name_of(value)} mod {name_of(modulus)}")
-    return _scalar(node, None)
+    reader = _READERS.get(node.op)
+    return reader(node) if reader is not None else _scalar(node, None)
+
+
+def _ordered(node: Node) -> Form:
+    return Ordered(tuple(read(kid) for kid in node.kids), node.name)
+
+
+def _numeral(node: Node) -> Form:
+    digits, _, base = node.name.partition("_")
+    return Numeral(digits.lstrip("0") or "0", _BASES.get(base.lower(), base.lower()))
+
+
+def _residue(node: Node) -> Form:
+    value, modulus = (scalar(kid, Point()) for kid in node.kids)
+    return Residue(f"{name_of(value)} mod {name_of(modulus)}")
 
 
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6", "seven": "7", "eight": "8", "nine": "9",
@@ -138,7 +135,10 @@ def _scalar(node: Node, unit: Unit | None) -> Form:
 
 def _quantity(node: Node) -> Form:
     (inner,) = node.kids
-    unit = read_unit(node.name)
+    scale, words = scaled_words(node.name)
+    unit = read_unit(words)
+    if scale != 1:
+        inner = Node("multiply", (number(scale), inner))
     if inner.op == "based":
         raise Unreadable
     if inner.op in ("group", "set", "matrix"):
@@ -166,13 +166,18 @@ def _bag(node: Node) -> Form:
         forms.extend(form.items if isinstance(form, Bag) and not form.braces else [form])
     solutions = [form for form in forms if isinstance(form, Solutions)]
     if node.op == "list" and len(solutions) == len(forms) and len({form.name for form in solutions}) == 1:
-        joined = solutions[0].reals
-        for form in solutions[1:]:
-            joined = (
-                joined.union(form.reals) if "or" in node.name or form.name is None else joined.intersection(form.reals)
-            )
-        return Solutions(joined, solutions[0].name)
+        return Solutions(_joined(solutions, node.name), solutions[0].name)
     return Bag(tuple(_continued(forms)), node.op == "set")
+
+
+def _joined(solutions: list[Solutions], separators: str) -> RealSet:
+    """`or` unites, `and` intersects; a comma does what leaves something."""
+    united = both = solutions[0].reals
+    for form in solutions[1:]:
+        united, both = united.union(form.reals), both.intersection(form.reals)
+    if "or" in separators or solutions[0].name is None:
+        return united
+    return both if both.intervals or "and" in separators else united
 
 
 def _continued(forms: list[Form]) -> list[Form]:
@@ -221,3 +226,11 @@ def _operand(node: Node) -> RealSet:
     if found is None:
         raise Unreadable
     return found
+
+
+_READERS: dict[str, Callable[[Node], Form]] = {
+    "list": _bag, "set": _bag, "group": _ordered, "union": _combination, "intersection": _combination,
+    "minus_set": _combination, "quantity": _quantity, "ratio": _ratio, "based": _numeral, "residue": _residue,
+    "relation": lambda node: read_relation(node, read), "builder": lambda node: read(node.kids[1]),
+    "words": lambda node: Words(words_of(node.name)),
+}  # fmt: skip

@@ -128,12 +128,12 @@ def _inequality(left: Node, relation: str, right: Node) -> Form:
     difference = Node("add", (left, Node("negate", (right,))))
     names = symbols_in(difference)
     if len(names) == 1:
-        (name,) = names
-        line = _line(difference, name)
+        (unknown,) = names
+        line = _line(difference, unknown)
         if line is not None:
             slope, offset = line
             says = _FLIPPED[relation] if slope < 0 else relation
-            return Solutions(_beyond(says, numeric.divide(-offset, slope)), numeric.name_of(numeric.point(name, 1)))
+            return Solutions(_beyond(says, numeric.divide(-offset, slope)), numeric.name_of(numeric.point(unknown, 1)))
     if relation == "!=":
         return Equation(difference, None, None, ("!=",))
     if relation in (">", ">="):

@@ -4,8 +4,9 @@ from services.core.equivalence.expressions import Expressions
 from services.core.equivalence.lexer import Unreadable, tokenize
 from services.core.equivalence.lexicon import ENVIRONMENTS, FILLERS
 from services.core.equivalence.stream import Stream
-from services.core.equivalence.tree import Node
+from services.core.equivalence.tree import Node, symbol
 
+_IN_UNITS = frozenset(("^", "{", "}", "/", ".", "-", "'", "(", ")", '"'))
 _CURRENCIES = ("$", "€", "£", "¥", "₹")
 _MAX_CELLS = 400
 
@@ -95,10 +96,11 @@ class _Statements:
 
     def _quantity(self) -> Node:
         """An expression with its unit before (money) or after; or words alone."""
-        while self.stream.at("word") and self.stream.peek().text.lower() in FILLERS:
-            self.stream.next()
+        self._skip_fillers()
         if self.stream.at("word") and len(self.stream.peek().text) > 1:
-            words = self._words()
+            words = unit_words(self.stream)
+            if self.stream.at("relation", "="):
+                return symbol(f"'{words.lower()}'")
             if not words or not self._at_item_end():
                 raise Unreadable
             return Node("words", name=words)
@@ -108,11 +110,19 @@ class _Statements:
         if sign:
             node = Node("negate", (node,))
         if self.stream.take("command", "pmod"):
-            return Node("residue", (node, self._expressions._argument()))
-        unit = currency or self._currency() or self._words()
-        while currency and self._words():
+            return Node("residue", (node, self._expressions.argument()))
+        unit = currency or self._currency() or unit_words(self.stream)
+        while currency and unit_words(self.stream):
             pass
         return Node("quantity", (node,), unit) if unit else node
+
+    def _skip_fillers(self) -> None:
+        while (
+            self.stream.at("word")
+            and self.stream.peek().text.lower() in FILLERS
+            and not self.stream.at("relation", ahead=1)
+        ):
+            self.stream.next()
 
     def _currency(self) -> str:
         if self.stream.take("command", "$"):
@@ -122,37 +132,6 @@ class _Statements:
         if self.stream.take("command", "pounds", "euro", "yen"):
             raise Unreadable
         return ""
-
-    def _words(self) -> str:
-        """Words with the powers and strokes of a unit, up to the end of the item."""
-        parts: list[str] = []
-        while True:
-            token = self.stream.peek()
-            if token.kind == "word" or (parts and token.kind == "letter") or (token.kind == "letter" and token.upright and self._word_follows()):
-                parts.append(token.text)
-            elif parts and token.kind == "sign" and token.text in ("^", "{", "}", "/", ".", "-", "'", "(", ")", '"'):
-                if token.text in ("}", ")") and not self._opened(parts, token.text):
-                    break
-                parts.append(token.text)
-            elif token.kind == "sign" and token.text == "/" and self.stream.at("word", ahead=1):
-                parts.append("/")
-            elif parts and token.kind == "sign" and token.text == ".":
-                parts.append(".")
-            elif parts and token.kind == "number" and parts[-1] in ("^", "{", "-"):
-                parts.append(token.text)
-            elif parts and token.kind == "command" and token.text in ("cdot", "circ"):
-                parts.append(" ")
-            else:
-                break
-            self.stream.next()
-        return " ".join(parts)
-
-    def _word_follows(self) -> bool:
-        return self.stream.at("word", ahead=1) or self.stream.at("letter", ahead=1)
-
-    def _opened(self, parts: list[str], closing: str) -> bool:
-        opening = {"}": "{", ")": "("}[closing]
-        return parts.count(opening) > parts.count(closing)
 
     def _at_item_end(self) -> bool:
         token = self.stream.peek()
@@ -208,3 +187,32 @@ def _matrix(name: str, rows: list[list[Node]]) -> Node:
         case "Bmatrix" | "Vmatrix":
             raise Unreadable
     return node
+
+
+def unit_words(stream: Stream) -> str:
+    """Words with the powers and strokes of a unit, joined by spaces; empty when none begins here."""
+    parts: list[str] = []
+    while _continues(stream, parts):
+        token = stream.next()
+        parts.append(" " if token.kind == "command" else token.text)
+    return " ".join(parts)
+
+
+def _continues(stream: Stream, parts: list[str]) -> bool:
+    """Whether the next token belongs to the unit whose `parts` were read."""
+    token = stream.peek()
+    match token.kind:
+        case "word":
+            return True
+        case "letter":
+            return bool(parts) or (token.upright and (stream.at("word", ahead=1) or stream.at("letter", ahead=1)))
+        case "number":
+            return bool(parts) and parts[-1] in ("^", "{", "-")
+        case "command":
+            return bool(parts) and token.text in ("cdot", "circ")
+        case "sign" if not parts:
+            return token.text == "/" and stream.at("word", ahead=1)
+        case "sign":
+            opening = {"}": "{", ")": "("}.get(token.text)
+            return token.text in _IN_UNITS and (not opening or parts.count(opening) > parts.count(token.text))
+    return False

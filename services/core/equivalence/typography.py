@@ -49,6 +49,9 @@ _DIGIT_GROUPS = re.compile(
     r"(?<![\d.,\\])(\d{1,3})((?:(?:\\[,;:! ]|~|[ \u00a0\u2009\u202f])+\d{3})+)(?!\d|\s*/|[ ~]*\\frac)"
 )
 _COMMAS_IN_NUMBERS = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}\s*(?:\\!)?|,\s*\\!|\\!\s*,)\s*(?=\d{3}(?!\d))")
+_UNIT_FRACTION = re.compile(
+    r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([A-Za-z ]+)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([A-Za-z ]+)\}\s*\}"
+)
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+x\s+(?=\d)")
 _ELLIPSIS = re.compile(r"\.\.\.|\. \. \.")
 _BASE = re.compile(r"(?<![A-Za-z\d])(\d+)\s*(?:\\text\s*\{\s*)?\(?(?:in )?base[- ]?\s*\}?\s*(\d+|[a-z]+)\)?\}?")
@@ -93,9 +96,9 @@ def tidy(answer: str) -> str:
     if "\\" in text:
         text = _SIZES.sub("", text)
         text = _STYLES.sub(" ", _WITH_ARGUMENT.sub(" ", text))
+        text = _UNIT_FRACTION.sub(r"\\text{ \1/\2}", text)
         text = _BINOMIALS.sub(r"\\binom", _FRACTIONS.sub(r"\\frac", text))
-    text = _spaced(text).replace("**", "^").strip()
-    return text
+    return _spaced(text).replace("**", "^").strip()
 
 
 def undress(answer: str) -> str:

@@ -23,8 +23,9 @@ _TABLE: dict[str, dict[str, str | int]] = {
         "ml milliliter millilitre": "1/1000", "l liter litre": 1, "gal gallon": "3785411784/1000000000",
         "quart qt": "946352946/1000000000", "pint pt": "473176473/1000000000", "cup": "2365882365/10000000000",
     },
-    "money": {"$ dollar usd buck": 1, "cent penny pennie ¢": "1/100", "dime": "1/10", "quarter": "1/4", "nickel": "1/20"},
-    "euro": {"€ euro eur": 1}, "pound sterling": {"£ gbp": 1}, "yen": {"¥ yen yuan rmb cny": 1}, "rupee": {"₹ rupee rs": 1},
+    "money": {"$ dollar usd buck": 1, "cent penny pennie ¢": "1/100", "dime": "1/10", "nickel": "1/20"},
+    "euro": {"€ euro eur": 1}, "pound sterling": {"£ gbp": 1}, "yen": {"¥ yen": 1}, "yuan": {"yuan rmb cny": 1},
+    "rupee": {"₹ rupee rs": 1},
     "angle": {"deg degree °": 1, "revolution": 360},
     "radian": {"rad radian": 1},
     "ratio": {"% percent pct percentage": "1/100"},
@@ -40,6 +41,7 @@ KNOWN = frozenset(_UNITS)
 # Single letters are units only where they are set upright.
 UPRIGHT_LETTERS = frozenset(["m", "s", "g", "h", "l", "L"])
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
+_SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
 _SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour"}
 _RATES = re.compile(r"\b(?:mph|kph|kmh)\b")
 _NOISE = frozenset(["units", "unit", "of", "the", "in", "a", "an", "each", "total"])
@@ -71,49 +73,55 @@ class Unit:
 
 def read_unit(text: str) -> Unit | None:
     """The unit that `text` names; None when it names none ("units", "square units")."""
-    dimension: dict[str, int] = {}
-    size: Fraction | None = Fraction(1)
-    words: set[str] = set()
-    sign, coming, last = 1, 1, ""
+    reader = _UnitReader()
     for piece in _PIECES.finditer(_RATES.sub(lambda m: _SPEEDS[m[0]], text.casefold().replace(".", ""))):
         if piece["per"]:
-            sign = -1
+            reader.sign = -1
         elif piece["power"]:
-            raised = int(piece["power"])
-            if last:
-                dimension[_dimension(last)] = dimension.get(_dimension(last), 0) + sign * (raised - 1)
-                size = _scaled(size, last, sign * (raised - 1))
+            reader.raise_last(int(piece["power"]))
         elif piece["word"] in _POWERS:
-            coming, last = _late_power(piece["word"], last, dimension)
-            if last:
-                size = _scaled(size, last, coming - 1)
-                coming = 1
+            reader.power(piece["word"])
         elif piece["word"] not in _NOISE:
-            last = _singular(piece["word"])
-            words.add(last)
-            dimension[_dimension(last)] = dimension.get(_dimension(last), 0) + sign * coming
-            size = _scaled(size, last, sign * coming)
-            sign, coming = 1, 1
-    if not words:
+            reader.word(_singular(piece["word"]))
+    if not reader.words:
         return None
-    return Unit(tuple(sorted((d, p) for d, p in dimension.items() if p)), size, frozenset(words))
+    dimension = tuple(sorted((name, power) for name, power in reader.dimension.items() if power))
+    return Unit(dimension, reader.size, frozenset(reader.words))
 
 
-def _late_power(word: str, last: str, dimension: dict[str, int]) -> tuple[int, str]:
-    """`cm squared` raises what came before, `square cm` what comes after."""
-    power = _POWERS[word]
-    if last and word.endswith("ed"):
-        dimension[_dimension(last)] += power - 1
-        return power, last
-    return power, ""
+class _UnitReader:
+    """What the words of a unit have multiplied up to so far."""
 
+    def __init__(self) -> None:
+        self.dimension: dict[str, int] = {}
+        self.size: Fraction | None = Fraction(1)
+        self.words: set[str] = set()
+        self.sign = 1  # -1 after "per"
+        self._coming = 1  # the power of the next word, after "square"
+        self._last = ""
+        self._last_sign = 1
 
-def _dimension(word: str) -> str:
-    return _UNITS[word][0] if word in _UNITS else word
+    def word(self, word: str) -> None:
+        self.words.add(word)
+        self._last, self._last_sign = word, self.sign
+        self._multiply(word, self.sign * self._coming)
+        self.sign = self._coming = 1
 
+    def power(self, word: str) -> None:
+        """`cm squared` raises what came before, `square cm` what comes after."""
+        if self._last and word.endswith("ed"):
+            self.raise_last(_POWERS[word])
+        else:
+            self._coming = _POWERS[word]
 
-def _scaled(size: Fraction | None, word: str, power: int) -> Fraction | None:
-    return None if size is None or word not in _UNITS else size * _UNITS[word][1] ** power
+    def raise_last(self, power: int) -> None:
+        if self._last:
+            self._multiply(self._last, self._last_sign * (power - 1))
+
+    def _multiply(self, word: str, power: int) -> None:
+        name = _UNITS[word][0] if word in _UNITS else word
+        self.dimension[name] = self.dimension.get(name, 0) + power
+        self.size = None if self.size is None or word not in _UNITS else self.size * _UNITS[word][1] ** power
 
 
 def _singular(word: str) -> str:
@@ -123,6 +131,13 @@ def _singular(word: str) -> str:
         if word.endswith(ending) and word[: -len(ending)] in _UNITS:
             return word[: -len(ending)]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+def scaled_words(text: str) -> tuple[int, str]:
+    """`million dollars` counts a million dollars."""
+    first, _, rest = text.strip().partition(" ")
+    scale = _SCALES.get(first.lower(), 1)
+    return (1, text) if scale == 1 else (scale, rest)
 
 
 def compatible(a: Unit | None, b: Unit | None) -> Fraction | None:
