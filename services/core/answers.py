@@ -17,14 +17,16 @@ _BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)[ \t]*(-?[\w.]+)")
 _HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _SAYS = re.compile(
     r"\banswer\b[*_]{0,3}[ \t]*(?:is|:|=)[ \t]*"
-    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|equal to|given by)\b)?,?[ \t]*:?[ \t]*[*_]{0,3}:?|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
+    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|equal to|given by)\b)?,?[ \t]*:?[ \t]*[*_]{0,3}:?"
+    r"|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
     re.IGNORECASE | re.MULTILINE,
 )
 # A math display that follows, past at most one blank line.
 _DISPLAY = re.compile(
     r"[ \t]*(?:\n[ \t]*){0,2}"
     r"(?:\$\$(?P<d>(?:\\.|[^$\\])+)\$\$|\$(?=\S)(?P<m>(?:\\.|[^$\\])+)(?<=\S)\$(?!\d)"
-    r"|\$[ \t]+(?P<s>(?:\\.|[^$\\\n])+)[ \t]\$(?!\d)|\\\[(?P<b>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<p>(?:[^\\]|\\[^)])+)\\\))"
+    r"|\$[ \t]+(?P<s>(?:\\.|[^$\\\n])+)[ \t]\$(?!\d)"
+    r"|\\\[(?P<b>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<p>(?:[^\\]|\\[^)])+)\\\))"
 )
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
 _REASON = re.compile(r",?\s+(?:because|since|so|which|where|hence|thus|therefore|as)\b|,\s+(?:it|and so|not)\b|\s+=>")

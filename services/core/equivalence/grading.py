@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from services.core.equivalence.evaluate import is_open
-from services.core.equivalence.forms import Form, Scalar
+from services.core.equivalence.forms import Form, Scalar, Words
 from services.core.equivalence.lenient import same
 from services.core.equivalence.reading import Reading, read_answer
 from services.core.equivalence.spellings import read_choice, read_clock, read_date
-from services.core.equivalence.typography import MAX_CHARS, words_of
+from services.core.equivalence.typography import MAX_CHARS, without_text_commands, words_of
 
 
 class Mode(StrEnum):
@@ -44,6 +44,8 @@ class Verdict:
 
 
 _GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+")
+# Groups that no list would hold: 1, 000 and 11, 111, 111.
+_SPACED_GROUPS = re.compile(r"-?\d{1,3}(?:, \d{3}){2,}|-?\d{1,3}(?:, \d{3})*, 0\d\d")
 _DECIMAL_COMMA = re.compile(r"-?\d+,(?!\d{3}$)\d+")
 _LETTER_UNIT = re.compile(r"(-?[\d.,/]+) ([mgshL])")
 _SQUEEZED = re.compile(r"[\s{}]+|\\(?=[ ,;:!])")
@@ -76,9 +78,9 @@ def _against_reference(a: Reading, b: Reading) -> Verdict | None:
         if same(a.form, b.form) or _reread(a, b) or _reread(b, a):
             return Verdict(True, Method.LENIENT)
         return None if _open(a.form, b.form) else Verdict(False, Method.LENIENT)
-    if _squeezed(a.text) == _squeezed(b.text) or words_of(a.text) == words_of(b.text) != "":
+    if _squeezed(a.text) == _squeezed(b.text) or _in_words(a.text) == _in_words(b.text) != "":
         return Verdict(True, Method.TEXT)
-    if _FORMULA.search(a.text) and _FORMULA.search(b.text):
+    if _is_formula(a) and _is_formula(b):
         return None
     return Verdict(False, Method.TEXT)
 
@@ -112,6 +114,8 @@ def _reread(a: Reading, b: Reading) -> bool:
     texts = []
     if _GROUPED.fullmatch(a.text):
         texts.append(a.text.replace(",", ", "))
+    if _SPACED_GROUPS.fullmatch(a.text):
+        texts.append(a.text.replace(", ", ","))
     if _DECIMAL_COMMA.fullmatch(a.text):
         texts.append(a.text.replace(",", "."))
     unit = _LETTER_UNIT.fullmatch(a.text)
@@ -125,5 +129,16 @@ def _open(a: Form, b: Form) -> bool:
     return any(isinstance(form, Scalar) and is_open(form.node) for form in (a, b))
 
 
+def _is_formula(reading: Reading) -> bool:
+    if reading.form is None:
+        return _FORMULA.search(reading.text) is not None
+    return not isinstance(reading.form, Words)
+
+
 def _squeezed(text: str) -> str:
-    return _SQUEEZED.sub("", text)
+    return _SQUEEZED.sub("", without_text_commands(text))
+
+
+def _in_words(text: str) -> str:
+    """The words of a text without numbers: punctuation means nothing there, and much beside digits."""
+    return "" if any(char.isdigit() for char in text) else words_of(text)

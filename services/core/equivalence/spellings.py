@@ -16,8 +16,8 @@ _EXPLAINED = re.compile(
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?\s?m\.?)?", re.IGNORECASE
 )
-_MONTHS = {m: n for n, m in enumerate(
-    ["january", "february", "march", "april", "may", "june", "july", "august", "september", "october", "november", "december"], start=1)}  # fmt: skip
+_YEAR = "january february march april may june july august september october november december"
+_MONTHS = {month: number for number, month in enumerate(_YEAR.split(), start=1)}
 _ORDINAL = re.compile(r"(\d+)(?:st|nd|rd|th)?")
 
 
