@@ -22,16 +22,18 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMIT = 2 * 2**20
 CANARY = "canary-7f3a"
 SOLVE, VOTE, SCORE, GENERATE = "/v1/solve", "/v1/vote", "/v1/score", "/v1/generate"
-ROUTES = (SOLVE, VOTE, SCORE, GENERATE)
+GRADE = "/v1/grade"
+ROUTES = (SOLVE, VOTE, SCORE, GENERATE, GRADE)
 BODIES: dict[str, dict[str, Any]] = {
     SOLVE: {"problem": CANARY, "n": 1},
     VOTE: {"candidates": [{"answer": CANARY, "score": 0.5}]},
     SCORE: {"problem": CANARY, "solutions": [{"steps": [CANARY]}]},
     GENERATE: {"problem": CANARY, "n": 1},
+    GRADE: {"pairs": [{"gold": CANARY, "pred": CANARY}]},
 }
 # A string and a number of each body, to be put out of order.
-STRINGS = {SOLVE: "problem", VOTE: "strategy", SCORE: "problem", GENERATE: "problem"}
-NUMBERS = {SOLVE: "n", VOTE: "n", SCORE: "model", GENERATE: "n"}
+STRINGS = {SOLVE: "problem", VOTE: "strategy", SCORE: "problem", GENERATE: "problem", GRADE: "mode"}
+NUMBERS = {SOLVE: "n", VOTE: "n", SCORE: "model", GENERATE: "n", GRADE: "mode"}
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,8 @@ FIELDS: list[Any] = [
         SCORE, {"solutions": [{"steps": [CANARY], "text": CANARY}]}, "invalid_body", "solutions.0", "35 steps and text"
     ),
     field_row(SCORE, {"solutions": [{}]}, "invalid_body", "solutions.0", "35 neither steps nor text"),
+    field_row(GRADE, {"pairs": []}, "empty", "pairs", "34 no pairs"),
+    field_row(GRADE, {"pairs": [{"gold": "", "pred": ""}] * 1025}, "too_many_items", "pairs", "34 1,025 pairs"),
     field_row(VOTE, {"candidates": []}, "empty", "candidates", "34 no candidates"),
     field_row(VOTE, {"candidates": [{}] * 1025}, "too_many_items", "candidates", "34 1,025 candidates"),
     field_row(VOTE, {"candidates": [{"score": 1.1}]}, "invalid_body", "candidates.0.score", "a score over one"),

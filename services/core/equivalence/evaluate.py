@@ -196,7 +196,7 @@ def _big(node: Node, at: Point) -> Value:
     if name not in ("sum", "prod") or not variable or first is None or last is None or last - first > _MAX_TERMS:
         inside = Point(at.which, at.sign, at.log_base, {**at.bound, variable: numeric.point("□", at.which)})
         parts = (name_of(low), name_of(high), name_of(evaluate(body, inside)))
-        return numeric.point(f"{name} {' '.join(parts)}", 0)
+        return numeric.point(f"{name} {' '.join(parts)}", at.which)
     total = Fraction(name == "prod")
     for n in range(first, last + 1):
         inside = Point(at.which, at.sign, at.log_base, {**at.bound, variable: Fraction(n)}, at.steps)
@@ -212,7 +212,7 @@ def _call(node: Node, at: Point) -> Value:
     if node.name not in FUNCTIONS:
         # A function that is not told has a value of its own for each argument.
         arguments = " ".join(name_of(evaluate(kid, at)) for kid in node.kids)
-        return numeric.point(f"{node.name} {arguments}", 0)
+        return numeric.point(f"{node.name} {arguments}", at.which)
     return apply(node.name, [scalar(kid, at) for kid in node.kids], at.log_base)
 
 

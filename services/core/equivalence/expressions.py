@@ -54,6 +54,8 @@ class Expressions:
         while True:
             if self._in.take("sign", "*") or self._in.take("command", "times", "cdot", "ast", "star", "bullet"):
                 joined.append(self._signed_factor())
+            elif self._in.at("sign", "/") and self._in.at("word", ahead=1):
+                break  # of a unit: 2.50 / lb
             elif self._in.take("sign", "/") or self._in.take("command", "div"):
                 left = joined[0] if len(joined) == 1 else Node("multiply", tuple(joined))
                 joined = [Node("divide", (left, self._signed_factor()))]

@@ -87,6 +87,11 @@ def _lg(values: Arguments, log_base: LogBase) -> Value:
     return numeric.divide(_natural(values[0]), _natural(Fraction(10)))
 
 
+def _cis(values: Arguments, log_base: LogBase) -> Value:
+    sine = numeric.multiply(FUNCTIONS["sin"](values, log_base), numeric.context().mpc(0, 1))
+    return numeric.add(FUNCTIONS["cos"](values, log_base), sine)
+
+
 def _absolute(values: Arguments, log_base: LogBase) -> Value:
     (value,) = values
     return abs(value) if isinstance(value, Fraction) else numeric.settled(abs(value), -math.inf)
@@ -139,7 +144,7 @@ FUNCTIONS: dict[str, Callable[[Arguments, LogBase], Value]] = {
     "arcsin": _elementary("asin"), "arccos": _elementary("acos"), "arctan": _elementary("atan"),
     "arcsinh": _elementary("asinh"), "arccosh": _elementary("acosh"), "arctanh": _elementary("atanh"),
     "arccot": _of_inverse("arctan"), "arcsec": _of_inverse("arccos"), "arccsc": _of_inverse("arcsin"),
-    "ln": _ln, "lg": _lg, "log": _logarithm, "abs": _absolute, "root": _root,
+    "ln": _ln, "cis": _cis, "lg": _lg, "log": _logarithm, "abs": _absolute, "root": _root,
     "floor": _whole(math.floor), "ceil": _whole(math.ceil),
     "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm), "max": _extreme(max), "min": _extreme(min),
     "mod": _modulo, "binom": lambda values, log_base: numeric.binomial(*values),

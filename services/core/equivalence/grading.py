@@ -48,7 +48,7 @@ _GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+")
 _SPACED_GROUPS = re.compile(r"-?\d{1,3}(?:, \d{3}){2,}|-?\d{1,3}(?:, \d{3})*, 0\d\d")
 _DECIMAL_COMMA = re.compile(r"-?\d+,(?!\d{3}$)\d+")
 _LETTER_UNIT = re.compile(r"(-?[\d.,/]+) ([mgshL])")
-_SQUEEZED = re.compile(r"[\s{}]+|\\(?=[ ,;:!])")
+_SQUEEZED = re.compile(r"\s+|\{(?=\w\})|(?<=\{\w)\}")
 # What the computer algebra reads and we may not: a formula, by its signs.
 _FORMULA = re.compile(r"[\\^_=]|[\d)]\s*[-+*/]\s*[\d(A-Za-z]")
 

@@ -25,6 +25,9 @@ class End:
     def key(self) -> str:
         return ("-" if self.sign < 0 else "") + "∞" if self.value is None else numeric.name_of(self.value)
 
+    def __neg__(self) -> "End":
+        return End(None, -self.sign) if self.value is None else End(-self.value)
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, End) and self.key == other.key
 
@@ -94,6 +97,10 @@ class RealSet:
 
     def intersection(self, other: "RealSet") -> "RealSet":
         return RealSet.of(a.meet(b) for a in self.intervals for b in other.intervals)
+
+    def negated(self) -> "RealSet":
+        """The negatives of its numbers."""
+        return RealSet.of(Interval(-i.high, -i.low, i.high_closed, i.low_closed) for i in self.intervals)
 
     def complement(self) -> "RealSet":
         """The real numbers that it lacks."""

@@ -104,7 +104,9 @@ def _lex_argument(text: str, place: int, tokens: list[Token], name: str, depth: 
         else:
             raise Unreadable
     content, after = text[start:end], end + 1 if start > place else end
-    if name in UPRIGHT and len(content.strip()) == 1:
+    if name == "mathrm" and content.strip() in UPRIGHT_LETTERS and tokens and tokens[-1].kind == "number":
+        tokens.append(Token("word", content.strip(), None, True, True))
+    elif name in UPRIGHT and len(content.strip()) == 1:
         tokens.extend(Token(t.kind, t.text, t.value, spaced, True) for t in _one(content.strip()))
     elif name in UPRIGHT and not _UPRIGHT_WORDS.fullmatch(content.strip()):
         _lex(content, tokens, upright=False, depth=depth + 1)
@@ -143,7 +145,7 @@ def _words(text: str, spaced: bool, upright: bool) -> list[Token]:
     lower = text.lower()
     if lower in SEPARATORS:
         return [Token("separator", SEPARATORS[lower], None, spaced, True)]
-    if text in FUNCTIONS or text in LISTED or text in CONSTANTS:
+    if (text in FUNCTIONS or text in LISTED or text in CONSTANTS) and not (upright and lower in KNOWN_UNITS):
         return [Token("command", text, None, spaced)]
     if len(text) == 1:
         kind: Kind = "word" if upright and text in UPRIGHT_LETTERS else "letter"

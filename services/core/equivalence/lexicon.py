@@ -8,7 +8,7 @@ def _set(words: str) -> frozenset[str]:
 # Functions of one argument that need no brackets around it.
 FUNCTIONS = _set(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc asin acos atan sinh cosh tanh coth "
-    "sech csch arcsinh arccosh arctanh ln log lg exp det tr deg dim arg sgn sign Re Im"
+    "sech csch arcsinh arccosh arctanh ln log lg exp cis det tr deg dim arg sgn sign Re Im"
 )
 # Functions of several arguments, which need them.
 LISTED = _set("gcd lcm max min mod floor ceil abs cbrt sqrt root binom")

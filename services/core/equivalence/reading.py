@@ -20,7 +20,7 @@ from services.core.equivalence.forms import (
 )
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
-from services.core.equivalence.lexicon import CONSTANTS, SHORT_WORDS
+from services.core.equivalence.lexicon import CONSTANTS, SEPARATORS, SHORT_WORDS
 from services.core.equivalence.relations import read_relation, set_of_reals
 from services.core.equivalence.statements import parse
 from services.core.equivalence.tree import Node, contains, number
@@ -71,9 +71,13 @@ _remembered = lru_cache(maxsize=_CACHED)(_read_answer)
 
 
 def _form(text: str) -> Form:
-    if (len(text) > 1 and text.isalpha() and not _product(text)) or _SENTENCE.fullmatch(text):
+    if (len(text) > 1 and text.isalpha() and not _product(text)) or _is_sentence(text):
         return Words(words_of(text))
     return read(parse(text))
+
+
+def _is_sentence(text: str) -> bool:
+    return _SENTENCE.fullmatch(text) is not None and not SEPARATORS.keys() & set(text.lower().split())
 
 
 def _product(letters: str) -> bool:

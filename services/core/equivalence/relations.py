@@ -124,7 +124,7 @@ def name_key(node: Node) -> str:
 def _inequality(left: Node, relation: str, right: Node) -> Form:
     for name, bound, says in ((left, right, relation), (right, left, _FLIPPED[relation])):
         if is_name(name) and not symbols_in(bound):
-            return Solutions(_beyond(says, scalar(bound, Point())), name_key(name))
+            return _bounded(name, _beyond(says, scalar(bound, Point())))
     difference = Node("add", (left, Node("negate", (right,))))
     names = symbols_in(difference)
     if len(names) == 1:
@@ -139,6 +139,14 @@ def _inequality(left: Node, relation: str, right: Node) -> Form:
     if relation in (">", ">="):
         difference = Node("negate", (difference,))
     return Inequality(difference, "<" if relation in ("<", ">") else "<=")
+
+
+def _bounded(name: Node, reals: RealSet) -> Solutions:
+    """`name` in `reals`; of an absolute value, what it is the absolute value of."""
+    if name.op != "call" or name.name != "abs" or name.kids[0].op != "symbol":
+        return Solutions(reals, name_key(name))
+    sizes = reals.intersection(RealSet.of([Interval(End(Fraction(0)), HIGHEST, True, False)]))
+    return Solutions(sizes.union(sizes.negated()), name_key(name.kids[0]))
 
 
 def _line(node: Node, name: str) -> tuple[Value, Value] | None:

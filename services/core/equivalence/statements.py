@@ -6,6 +6,7 @@ from services.core.equivalence.lexicon import ENVIRONMENTS, FILLERS
 from services.core.equivalence.stream import Stream
 from services.core.equivalence.tree import Node, symbol
 
+_SETS = frozenset(("group", "set", "union", "intersection", "minus_set", "builder"))
 _IN_UNITS = frozenset(("^", "{", "}", "/", ".", "-", "'", "(", ")", '"'))
 _CURRENCIES = ("$", "€", "£", "¥", "₹")
 _MAX_CELLS = 400
@@ -50,6 +51,9 @@ class _Statements:
                 found = token.text
             elif token.text in (",", ";") and token.kind in ("sign", "command"):
                 found = found or token.text
+            elif token.kind == "command" and token.text == "cup":
+                # Between inequalities; between sets it was taken before.
+                found = "or"
             elif token.kind == "command" and token.text == "\\":
                 found = found or ";"
             elif token.kind == "sign" and token.text == "&":
@@ -84,7 +88,7 @@ class _Statements:
     def _combined(self) -> Node:
         """Sets joined by \\cup, \\cap, \\setminus."""
         node = self._quantity()
-        while True:
+        while node.op in _SETS or node.name in ("ℝ", "ℤ", "ℕ", "ℚ", "ℂ"):
             if self.stream.take("command", "cup"):
                 node = Node("union", (node, self._quantity()))
             elif self.stream.take("command", "cap"):
@@ -92,7 +96,8 @@ class _Statements:
             elif self.stream.take("command", "setminus", "backslash"):
                 node = Node("minus_set", (node, self._quantity()))
             else:
-                return node
+                break
+        return node
 
     def _quantity(self) -> Node:
         """An expression with its unit before (money) or after; or words alone."""
@@ -111,9 +116,19 @@ class _Statements:
             node = Node("negate", (node,))
         if self.stream.take("command", "pmod"):
             return Node("residue", (node, self._expressions.argument()))
-        unit = currency or self._currency() or unit_words(self.stream)
-        while currency and unit_words(self.stream):
-            pass
+        if (
+            node.op == "multiply"
+            and len(node.kids) == 2
+            and _is_point_name(node.kids[0])
+            and node.kids[1].op == "group"
+        ):
+            # P(2, 3) is the point (2, 3), named.
+            return Node("relation", node.kids, "=")
+        currency = currency or self._currency()
+        words = unit_words(self.stream)
+        if currency and not words.startswith(("/", "per ")):
+            words = ""  # \$5 dollars: told twice
+        unit = f"{currency} {words}".strip()
         return Node("quantity", (node,), unit) if unit else node
 
     def _skip_fillers(self) -> None:
@@ -187,6 +202,10 @@ def _matrix(name: str, rows: list[list[Node]]) -> Node:
         case "Bmatrix" | "Vmatrix":
             raise Unreadable
     return node
+
+
+def _is_point_name(node: Node) -> bool:
+    return node.op == "symbol" and node.name[0].isupper()
 
 
 def unit_words(stream: Stream) -> str:

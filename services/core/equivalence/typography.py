@@ -52,6 +52,11 @@ _COMMAS_IN_NUMBERS = re.compile(r"(?<=\d)\s*(?:\{\s*,\s*\}\s*(?:\\!)?|,\s*\\!|\\
 _UNIT_FRACTION = re.compile(
     r"\\frac\s*\{\s*\\(?:text|mathrm)\s*\{([A-Za-z ]+)\}\s*\}\s*\{\s*\\(?:text|mathrm)\s*\{([A-Za-z ]+)\}\s*\}"
 )
+# 37^\circ\mathrm{C}
+_TEMPERATURE = re.compile(r"(?<=\d)\s*\^\s*\{?\s*\\circ\s*\}?\s*(?:\\(?:mathrm|text|rm)\s*)?\{?\s*([CF])\s*\}?$")
+_SCALES = {"C": "celsius", "F": "fahrenheit"}
+# \left\{ \begin{array}{l} ... \end{array} \right. without its right brace
+_SYSTEM = re.compile(r"\\\{\s*\\begin\{array\}\{[lcr| ]*\}(.*?)\\end\{array\}(?!\s*\\\})", re.DOTALL)
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+x\s+(?=\d)")
 _ELLIPSIS = re.compile(r"\.\.\.|\. \. \.")
 _BASE = re.compile(r"(?<![A-Za-z\d])(\d+)\s*(?:\\text\s*\{\s*)?\(?(?:in )?base[- ]?\s*\}?\s*(\d+|[a-z]+)\)?\}?")
@@ -96,6 +101,9 @@ def tidy(answer: str) -> str:
     if "\\" in text:
         text = _SIZES.sub("", text)
         text = _STYLES.sub(" ", _WITH_ARGUMENT.sub(" ", text))
+        text = text.replace(r"^{\circ}", r"^\circ ")
+        text = _TEMPERATURE.sub(lambda m: rf"\text{{ {_SCALES[m[1]]}}}", text)
+        text = _SYSTEM.sub(r"\\begin{cases}\1\\end{cases}", text)
         text = _UNIT_FRACTION.sub(r"\\text{ \1/\2}", text)
         text = _BINOMIALS.sub(r"\\binom", _FRACTIONS.sub(r"\\frac", text))
     return _spaced(text).replace("**", "^").strip()
