@@ -28,7 +28,7 @@ class Expressions:
         self._in.deeper()
         terms = [self._signed_term()]
         while (sign := self._sign()) is not None:
-            term = self.product()
+            term = self._signed_term()
             terms.append(_with_sign(sign, term))
         self._in.depth -= 1
         return terms[0] if len(terms) == 1 else Node("add", tuple(terms))

@@ -23,6 +23,7 @@ Kind = Literal["number", "letter", "word", "command", "sign", "relation", "separ
 
 MAX_TOKENS = 1200
 MAX_DIGITS = 1000
+MAX_EXPONENT = 5000
 
 _TOKEN = re.compile(
     r"(?P<repeating>\d*\.\d*\\(?:overline|bar|dot)\s*\{?\d+\}?)"
@@ -174,7 +175,7 @@ def _value(kind: str, text: str) -> Fraction:
     if kind == "continued":
         return _continued(text)
     mantissa, _, exponent = text.lower().partition("e")
-    if len(exponent) > 5:
+    if len(exponent) > 5 or abs(int(exponent or 0)) > MAX_EXPONENT:
         raise Unreadable
     whole, _, part = mantissa.partition(".")
     value = Fraction(int(whole + part or "0"), 10 ** len(part))

@@ -205,7 +205,7 @@ def _matrix(name: str, rows: list[list[Node]]) -> Node:
 
 
 def _is_point_name(node: Node) -> bool:
-    return node.op == "symbol" and node.name[0].isupper()
+    return node.op == "symbol" and node.name[:1].isupper()
 
 
 def unit_words(stream: Stream) -> str:
