@@ -21,6 +21,9 @@ BOMB = (r"\int_0^1 \frac{\sin(x^3+\cos(x^2))}{\ln(1+x^x)}\,dx", "1")
 # And for a good part of a second, which a short time-out does not wait for.
 SLOW = (r"\int_0^1 \sin(\cos(\sin(x)))\,dx", "1")
 
+# A hundred thousand terms when it is multiplied out.
+HUNGRY = (r"\int (a+b+c+d+x)^{40}\,dx", r"\int (a+b+c+d+y)^{41}\,dy")
+
 HOSTILE = [
     pytest.param("9^{9^{9^{9}}}", id="a tower"),
     pytest.param("99999999!", id="a factorial"),
@@ -70,6 +73,12 @@ def exists(path: Path) -> bool:
 
 def read(path: str) -> bytes:
     return Path(path).read_bytes()
+
+
+def resident_mb(pid: int) -> float:
+    """The most memory that a process has held, in MiB."""
+    line = next(line for line in read(f"/proc/{pid}/status").decode().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
 
 
 async def equal(pool: GradingPool, pairs: Sequence[tuple[str, str]]) -> list[bool]:
@@ -134,9 +143,19 @@ async def test_hostile_text_is_answered_in_time_and_not_executed(
     assert not exists(canary)
 
 
-async def test_a_process_that_takes_too_much_memory_dies_and_is_replaced() -> None:
-    registry = CollectorRegistry()
-    async with running(registry, settings(timeout_s=20)) as pool:
+async def test_a_comparison_that_wants_more_memory_than_there_is_ends_and_the_next_goes_on() -> None:
+    async with running(settings_=settings(timeout_s=60, memory_mb=64)) as pool:
+        (pid,) = pool.pids
+        before = resident_mb(pid)
+        verdicts = await pool.grade([HUNGRY, ("1", "1.0")], Mode.REFERENCE)
+        assert verdicts == [Verdict(False, Method.SYMBOLIC), Verdict(True, Method.CANONICAL)]
+        # It was refused memory within the process, or the process died of it and another has taken its place.
+        (pid,) = pool.pids
+        assert resident_mb(pid) <= before + 64
+
+
+async def test_a_process_has_limits_of_memory_and_writes_no_file() -> None:
+    async with running() as pool:
         (pid,) = pool.pids
         limits = read(f"/proc/{pid}/limits").decode()
         line = next(line for line in limits.splitlines() if line.startswith("Max address space"))
@@ -182,6 +201,18 @@ async def test_more_than_may_wait_is_refused_before_it_begins() -> None:
         assert await equal(pool, [("1", "1.0")]) == [True]
 
 
+async def test_who_asks_while_the_processes_start_waits_for_them() -> None:
+    pool = GradingPool(settings(), GradingMetrics(CollectorRegistry()))
+    with pytest.raises(NotReady):
+        await pool.grade([("1", "2")], Mode.REFERENCE)
+    starting = asyncio.create_task(pool.start())
+    await asyncio.sleep(0)
+    assert await pool.ready() is not None
+    assert await equal(pool, [("1", "1.0")]) == [True]
+    await starting
+    await pool.close()
+
+
 async def test_closing_leaves_no_process_behind_and_takes_no_more_work() -> None:
     async with running(settings_=settings(workers=2)) as pool:
         pids = pool.pids
@@ -201,7 +232,7 @@ async def test_processes_that_cannot_start_are_told_at_the_start(monkeypatch: py
 
 
 async def test_a_worker_ends_with_its_input() -> None:
-    worker = await WorkerProcess.start(512)
+    worker = await WorkerProcess.start(512, 1.5)
     process = worker._process
     assert process.stdin is not None
     process.stdin.close()

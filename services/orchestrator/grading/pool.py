@@ -45,11 +45,14 @@ class GradingPool:
         self._replacing: set[asyncio.Task[None]] = set()
         self._remembered: OrderedDict[Task, Any] = OrderedDict()
         self._waiting = 0
-        self._started = False
+        self._starting = False
+        self._up = asyncio.Event()
         self._closed = False
 
     async def start(self) -> None:
-        """Start the workers and wait until they have loaded. Raises `ModelLoadError` when they cannot."""
+        """Start the workers and wait until they have loaded; who asks before that waits too. Raises `ModelLoadError`
+        when they cannot."""
+        self._starting = True
         try:
             async with asyncio.TaskGroup() as starting:
                 for _ in range(self._settings.workers):
@@ -57,11 +60,12 @@ class GradingPool:
         except ExceptionGroup:
             await self.close()
             raise ModelLoadError("the grading processes do not start", "pip install 'e2h[orchestrator]'") from None
-        self._started = True
+        self._up.set()
 
     async def close(self) -> None:
         """Kill the workers."""
         self._closed = True
+        self._up.set()
         for task in self._replacing:
             task.cancel()
         await asyncio.gather(*self._replacing, return_exceptions=True)
@@ -70,7 +74,8 @@ class GradingPool:
 
     async def ready(self) -> str | None:
         """None when it can take work, else the reason why not."""
-        return None if self._started and not self._closed else "the grading processes are not running"
+        running = self._up.is_set() and not self._closed
+        return None if running else "the grading processes are not running"
 
     @property
     def pids(self) -> set[int]:
@@ -109,7 +114,9 @@ class GradingPool:
         return [known[task] for task in tasks]
 
     async def _compute(self, tasks: list[Task]) -> list[Any]:
-        if not self._started or self._closed:
+        if self._starting:
+            await self._up.wait()
+        if not self._starting or self._closed:
             raise NotReady("the grading processes are not running")
         if self._waiting + len(tasks) > self._settings.max_waiting:
             raise Overloaded("too many comparisons wait")
@@ -182,7 +189,7 @@ class GradingPool:
                 await asyncio.sleep(_RESPAWN_PAUSE_S)
 
     async def _spawn(self) -> None:
-        worker = await WorkerProcess.start(self._settings.memory_mb)
+        worker = await WorkerProcess.start(self._settings.memory_mb, self._settings.timeout_s)
         self._workers.add(worker)
         self._idle.put_nowait(worker)
 

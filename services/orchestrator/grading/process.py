@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ _ROOT = str(Path(services.__file__).parents[1])
 _INHERITED = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "VIRTUAL_ENV")
 _LINE_BYTES = 2**20
 _STARTUP_S = 60.0
+_GRACE_S = 2  # after which a worker that nobody killed ends itself
 
 
 class WorkerDied(Exception):
@@ -28,14 +30,16 @@ class WorkerProcess:
         self._process = process
 
     @classmethod
-    async def start(cls, memory_mb: int) -> "WorkerProcess":
-        """A worker that has loaded its libraries. Raises `WorkerDied` when it cannot."""
+    async def start(cls, memory_mb: int, timeout_s: float) -> "WorkerProcess":
+        """A worker that has loaded its libraries and limited itself: `memory_mb` beyond what they take, and somewhat
+        more than `timeout_s` of processor time a task. Raises `WorkerDied` or `TimeoutError` when it cannot."""
         environment = {name: os.environ[name] for name in _INHERITED if name in os.environ}
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "services.orchestrator.grading.worker",
             str(memory_mb),
+            str(math.ceil(timeout_s) + _GRACE_S),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

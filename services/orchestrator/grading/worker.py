@@ -14,11 +14,9 @@ from typing import Any, BinaryIO
 from services.core.equivalence import Method, Mode, Verdict, canonical_key, quick_verdict
 from services.core.equivalence.symbolic import load, symbolically_equal
 
-_CPU_SECONDS = 5  # of one task, for when nobody is left to kill it
 
-
-def main(memory_mb: int) -> int:
-    """Serve standard input until it ends."""
+def main(memory_mb: int, cpu_seconds: int) -> int:
+    """Serve standard input until it ends. `cpu_seconds` of one task end the process, should nobody be left to."""
     # Whatever a library prints must not come between the answers.
     out = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -28,15 +26,15 @@ def main(memory_mb: int) -> int:
     out.write(b'"ready"\n')
     try:
         for line in sys.stdin.buffer:
-            _serve(json.loads(line), out)
+            _serve(json.loads(line), out, cpu_seconds)
     except (BrokenPipeError, MemoryError):
         return 1
     return 0
 
 
-def _serve(tasks: list[list[str]], out: BinaryIO) -> None:
+def _serve(tasks: list[list[str]], out: BinaryIO, cpu_seconds: int) -> None:
     for task in tasks:
-        _limit_processor()
+        _limit_processor(cpu_seconds)
         out.write(json.dumps(_answer(task)).encode() + b"\n")
 
 
@@ -75,11 +73,11 @@ def _limit(memory_mb: int) -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
 
 
-def _limit_processor() -> None:
+def _limit_processor(seconds: int) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + _CPU_SECONDS, hard))
+    resource.setrlimit(resource.RLIMIT_CPU, (int(usage.ru_utime + usage.ru_stime) + seconds, hard))
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1])))
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
