@@ -36,7 +36,7 @@ SEPARATORS = {"and": "and", "or": "or", "land": "and", "wedge": "and", "lor": "o
 TEXT_COMMANDS = _set("text textbf textit textrm textnormal textsf texttt textsc mbox hbox emph textup")
 # Upright letters: a symbol when single, a word when more.
 UPRIGHT = _set("mathrm mathbf mathit mathsf mathtt boldsymbol bm operatorname mathcal mathscr mathfrak")
-ACCENTS = _set("overline bar vec hat widehat tilde widetilde dot ddot underline overrightarrow angle")
+ACCENTS = _set("overline bar vec hat widehat tilde widetilde dot ddot overrightarrow")
 PREFIXED = _set("angle triangle measuredangle odot square parallelogram arc overarc")
 BIG_OPERATORS = _set("sum prod int oint iint lim limsup liminf bigcup bigcap")
 ENVIRONMENTS = _set("pmatrix bmatrix matrix Bmatrix vmatrix Vmatrix smallmatrix array cases aligned")

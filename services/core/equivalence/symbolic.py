@@ -19,6 +19,13 @@ _LONG_NUMBER = re.compile(rf"\d{{{_MAX_DIGITS},}}")
 _TOWER = re.compile(r"\^[^+=,&]{0,40}\^[^+=,&]{0,40}\^|\d{4,}\s*\}?\s*!|!\s*\)?\s*!|\^\s*\{?\s*\d{5,}")
 
 
+# What math-verify reads as if it were not there: words, primes, dots.
+_OVERLOOKED = re.compile(
+    r"\\(?:text\w*|mathrm|mathbf|mbox|operatorname|[lc]?dots\w*|approx|pmod|begin)(?![A-Za-z])|'|\.\."
+)
+_UPRIGHT_LETTER = re.compile(r"\\mathrm\s*\{\s*([A-Za-z])\s*\}")
+
+
 def load() -> None:
     """Import the libraries now; a second or so."""
     import latex2sympy2_extended  # noqa: F401
@@ -29,8 +36,10 @@ def load() -> None:
 
 
 def fits(answer: str) -> bool:
-    """Whether `answer` is small enough to be given to computer algebra at all."""
+    """Whether `answer` may be given to computer algebra at all: small enough, and read as a whole."""
     if len(answer) > _MAX_CHARS or _LONG_NUMBER.search(answer) or _TOWER.search(answer):
+        return False
+    if _OVERLOOKED.search(answer):
         return False
     depth = 0
     for char in answer:
@@ -42,6 +51,7 @@ def fits(answer: str) -> bool:
 
 def symbolically_equal(a: str, b: str) -> bool:
     """Whether computer algebra says so in both directions. Symmetric."""
+    a, b = _prepared(a), _prepared(b)
     if not fits(a) or not fits(b):
         return False
     left, right = _parsed(a), _parsed(b)
@@ -50,11 +60,16 @@ def symbolically_equal(a: str, b: str) -> bool:
     return _verified(left, right) and _verified(right, left)
 
 
+def _prepared(answer: str) -> str:
+    """Tidy, the differential of an integral as a plain letter."""
+    return _UPRIGHT_LETTER.sub(r"\1", tidy(answer)) if len(answer) <= _MAX_CHARS else answer
+
+
 def _parsed(answer: str) -> list[Any]:
     from math_verify import LatexExtractionConfig, parse
 
     found: list[Any] = parse(
-        f"${tidy(answer)}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
+        f"${answer}$", [LatexExtractionConfig()], fallback_mode="no_fallback", parsing_timeout=None
     )
     # Beside expressions it gives the text that it found, which would be compared as text.
     return [item for item in found if not isinstance(item, str)]

@@ -63,7 +63,7 @@ _BASE = re.compile(r"(?<![A-Za-z\d])(\d+)\s*(?:\\text\s*\{\s*)?\(?(?:in )?base[-
 _SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Za-z])")
 _WITH_ARGUMENT = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom|label|tag|color|textcolor)\*?\s*\{[^{}]*\}")
 _STYLES = re.compile(
-    r"\\(?:displaystyle|textstyle|scriptstyle|limits|nolimits|quad|qquad|thinspace|enspace|hfill|rm|bf|it|sf|tt|cal"
+    r"\\(?:displaystyle|underline|textstyle|scriptstyle|limits|nolimits|quad|qquad|thinspace|enspace|hfill|rm|bf|it|sf|tt|cal"
     r"|allowbreak|newline|noindent|hline|mathstrut|strut|ensuremath|mathop|mathrel|mathbin|mathord)(?![A-Za-z])"
 )
 # A double backslash ends a row and is no space.
