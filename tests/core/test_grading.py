@@ -82,6 +82,8 @@ def test_computer_algebra_decides_what_the_grammar_leaves_open(a: str, b: str, e
         pytest.param("99999!", id="a factorial"),
         pytest.param("((3!)!)!", id="factorials of factorials"),
         pytest.param("10^{10000000}", id="a power"),
+        pytest.param("(x+1)^{5000}", id="a power of a sum"),
+        pytest.param(r"\binom{10^{9}}{5\cdot 10^{8}}", id="a binomial"),
         pytest.param("1" * 100, id="a long number"),
         pytest.param("(" * 20 + ")" * 20, id="nesting"),
         pytest.param("x+" * 400, id="length"),

@@ -16,7 +16,9 @@ _MAX_NESTING = 12
 _MAX_DIGITS = 60
 _LONG_NUMBER = re.compile(rf"\d{{{_MAX_DIGITS},}}")
 # 9^9^9 and (9^9)^9; 99999!; factorials of factorials.
-_TOWER = re.compile(r"\^[^+=,&]{0,40}\^[^+=,&]{0,40}\^|\d{4,}\s*\}?\s*!|!\s*\)?\s*!|\^\s*\{?\s*\d{5,}")
+_TOWER = re.compile(
+    r"\^[^+=,&]{0,40}\^[^+=,&]{0,40}\^|\d{4,}\s*\}?\s*!|!\s*\)?\s*!|\^\s*\{?\s*\d{4,}|binom\s*\{?\s*\d+(?:\d{3}|\s*\^)"
+)
 
 
 # What math-verify reads as if it were not there: words, primes, dots.
