@@ -4,17 +4,19 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import GenerateRequest
+from services.core.contracts import GenerateRequest, GradeRequest
 from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
+from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.serving import Service
-from services.runtime.settings import RuntimeSettings
+from services.runtime.settings import RuntimeSettings, load_settings
 from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
 from services.verifier.cache import build_score_cache
 from services.verifier.metrics import VerifierMetrics
@@ -30,30 +32,34 @@ class AllInOne:
         self.generator = VllmGenerator(generator, GeneratorMetrics(self.registry))
         self.cache = build_score_cache(verifier, self.registry)
         self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry), self.cache)
-        self.solver = Solver(self.generator, self.verifier, SolveMetrics(self.registry))
+        self.grader = GradingPool(load_settings(GradingSettings), GradingMetrics(self.registry))
+        self.solver = Solver(self.generator, self.verifier, self.grader, SolveMetrics(self.registry))
 
     async def start(self) -> None:
         """Load both models, the small one first, so that a broken one is told in seconds. Raises `ModelLoadError`."""
+        await self.grader.start()
         await self.verifier.start()
         await self.generator.start()
 
     async def close(self) -> None:
-        """Release both."""
-        await asyncio.gather(self.generator.close(), self.verifier.close())
+        """Release both models, end the grading processes."""
+        await asyncio.gather(self.generator.close(), self.verifier.close(), self.grader.close())
 
     def service(self, runtime: RuntimeSettings) -> Service:
         """Everything behind one port."""
         optional = [] if self.cache is None else [self.cache.ready]
-        lifecycle = Lifecycle(checks=[self.generator.ready, self.verifier.ready], optional=optional)
+        checks = [self.generator.ready, self.verifier.ready, self.grader.ready]
+        lifecycle = Lifecycle(checks=checks, optional=optional)
         app = build_app(
             title="e2h",
             routers=[
-                solve_router(self.solver),
+                solve_router(self.solver, self.grader),
+                grade_router(self.grader),
                 scoring_router(self.verifier),
                 rerank_router(self.verifier),
                 generate_router(self.generator),
             ],
-            bodies=[*BODIES, *VERIFIER_BODIES, GenerateRequest],
+            bodies=[*BODIES, *VERIFIER_BODIES, GradeRequest, GenerateRequest],
             lifecycle=lifecycle,
             registry=self.registry,
             settings=runtime,

@@ -24,6 +24,7 @@ from services.core.contracts import (
     VerifierInfo,
     VerifierKind,
 )
+from services.core.equivalence import Method, Mode, Verdict, canonical_key, quick_verdict
 from services.core.errors import E2HError, UpstreamUnavailable
 from services.core.steps import split_steps
 
@@ -164,6 +165,17 @@ class FakeVerifier:
             flags=[],
             error=error,
         )
+
+
+class InlineGrader:
+    """A `Grader` that compares where it stands, without computer algebra."""
+
+    async def keys(self, answers: Sequence[str]) -> list[str]:
+        return [canonical_key(answer) for answer in answers]
+
+    async def grade(self, pairs: Sequence[tuple[str, str]], mode: Mode) -> list[Verdict]:
+        undecided = Verdict(False, Method.SYMBOLIC)
+        return [quick_verdict(gold, pred, mode) or undecided for gold, pred in pairs]
 
 
 def unreachable() -> UpstreamUnavailable:

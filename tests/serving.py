@@ -11,9 +11,10 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.core.contracts import GenerateRequest
+from services.core.contracts import GenerateRequest, GradeRequest
 from services.core.ports import Generator, Verifier
 from services.generator.api import generate_router, generator_router
+from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
@@ -21,6 +22,7 @@ from services.runtime.app import Lifecycle, build_app
 from services.runtime.settings import RuntimeSettings
 from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
 from services.verifier.api import verifier_router
+from tests.fakes import InlineGrader
 
 
 def serving_app(
@@ -34,7 +36,7 @@ def serving_app(
     return build_app(
         title="test",
         routers=routers,
-        bodies=[*BODIES, *VERIFIER_BODIES, GenerateRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, GradeRequest, GenerateRequest],
         lifecycle=lifecycle,
         registry=registry or CollectorRegistry(),
         settings=settings or RuntimeSettings(),
@@ -52,8 +54,15 @@ def verifier_app(verifier: Verifier) -> FastAPI:
 def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSettings | None = None) -> FastAPI:
     """Every route behind one port, with metrics in one registry."""
     registry = CollectorRegistry()
-    solver = Solver(generator, verifier, SolveMetrics(registry))
-    routers = [solve_router(solver), scoring_router(verifier), rerank_router(verifier), generate_router(generator)]
+    grader = InlineGrader()
+    solver = Solver(generator, verifier, grader, SolveMetrics(registry))
+    routers = [
+        solve_router(solver, grader),
+        grade_router(grader),
+        scoring_router(verifier),
+        rerank_router(verifier),
+        generate_router(generator),
+    ]
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 
 

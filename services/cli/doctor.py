@@ -17,6 +17,7 @@ from rich.text import Text
 from services.cli.settings import generator_settings, verifier_settings
 from services.core.errors import ModelLoadError
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.grading.settings import GradingSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.runtime.checkpoint import check_model_directory, looks_local
 from services.runtime.redis import RedisUrl, connect, shown, trouble
@@ -97,7 +98,13 @@ def _gpu() -> Finding:
 
 
 def _variables() -> Iterator[Finding]:
-    known: list[type[BaseSettings]] = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
+    known: list[type[BaseSettings]] = [
+        RuntimeSettings,
+        GeneratorSettings,
+        VerifierSettings,
+        OrchestratorSettings,
+        GradingSettings,
+    ]
     for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k != "E2H_URL"}).items():
         mend = f"unset {name}" + (f", or did you mean {near}?" if near else "")
         yield Finding("environment", "wrong", f"{name} is no setting of e2h", mend)

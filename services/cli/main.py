@@ -9,6 +9,7 @@ from services import __version__
 from services.cli import verifier as verifier_commands
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
+from services.core.equivalence import Mode
 from services.core.seeds import MAX_SEED
 from services.core.voting import Strategy
 
@@ -112,6 +113,19 @@ def score(
     from services.cli.score import run_score
 
     raise typer.Exit(run_score(problem, solutions, verifier, url, as_json))
+
+
+@app.command()
+def grade(
+    file: Annotated[Path, typer.Argument(metavar="FILE.jsonl", help='{"gold", "pred"} a line; - is standard input.')],
+    mode: Annotated[
+        Mode, typer.Option(help="reference forgives units and the like; voting is strict.")
+    ] = Mode.REFERENCE,
+) -> None:
+    """Are these answers equal? Prints {"equal", "method", "timed_out"} for each line, in order."""
+    from services.cli.grade import run_grade
+
+    raise typer.Exit(run_grade(file, mode))
 
 
 @app.command()

@@ -1,20 +1,38 @@
-"""Reading the final answer out of a solution, and writing it in one normal form. Pure text functions.
+"""Reading the final answer out of a solution. Pure text functions, in time proportional to the text.
 
-Extraction order, last match wins within each kind: the text after the last `# Answer` header; the content of the last
-balanced `\\boxed{...}` / `\\fbox{...}`; "the (final) answer is ...". There is no "last number in the text" fallback:
-a solution without an answer has none.
+Kinds of marks, the first that is found counts, and within a kind the last match: the text after the `# Answer` header;
+the content of the last balanced `\\boxed{...}` / `\\fbox{...}`; the line after `####` (GSM8K); "the (final) answer
+is ...". There is no "last number in the text" fallback: a solution without an answer has none.
 """
 
 import re
-import unicodedata
 from collections import deque
 
+from services.core.equivalence.typography import undress
 from services.core.steps import last_answer_header
 
 # Box openings, escaped characters (an escaped brace is no brace), braces.
 _BRACES = re.compile(r"(?P<box>\\(?:f?boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<close>\})", re.DOTALL)
-_SAYS = re.compile(r"\banswer[ \t]*(?:is|:)[ \t]*:?[ \t]*", re.IGNORECASE)
+_BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)[ \t]*(-?[\w.]+)")
+_HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)$", re.MULTILINE)
+_SAYS = re.compile(
+    r"\banswer\b[*_]{0,3}[ \t]*(?:is|:|=)[ \t]*"
+    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|equal to|given by)\b)?,?[ \t]*:?[ \t]*[*_]{0,3}:?"
+    r"|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
+    re.IGNORECASE | re.MULTILINE,
+)
+# A math display that follows, past at most one blank line.
+_DISPLAY = re.compile(
+    r"[ \t]*(?:\n[ \t]*){0,2}"
+    r"(?:\$\$(?P<d>(?:\\.|[^$\\])+)\$\$|\$(?=\S)(?P<m>(?:\\.|[^$\\])+)(?<=\S)\$(?!\d)"
+    r"|\$[ \t]+(?P<s>(?:\\.|[^$\\\n])+)[ \t]\$(?!\d)"
+    r"|\\\[(?P<b>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<p>(?:[^\\]|\\[^)])+)\\\))"
+)
 _SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+_REASON = re.compile(r",?\s+(?:because|since|so|which|where|hence|thus|therefore|as)\b|,\s+(?:it|and so|not)\b|\s+=>")
+_NO_ANSWER = re.compile(r"(?:not|correct|right|wrong|incorrect|as follows|unique|yes or no)\b", re.IGNORECASE)
+# A sample that says "the answer is" more often than this is rambling; the last ones are looked at.
+_MOST_SAYINGS = 8
 
 
 def extract_answer(text: str, *, truncated: bool = False) -> str | None:
@@ -23,20 +41,24 @@ def extract_answer(text: str, *, truncated: bool = False) -> str | None:
     Of a truncated sample (`finish_reason="length"`) counts only what cannot have been cut in the middle: a box that
     closed, or an answer line that ended.
     """
-    for found in (_after_header(text, truncated), _last_box(text), None if truncated else _said(text)):
+    for found in (_after_header(text, truncated), _last_box(text)):
         if found:
             return found
-    return None
+    return None if truncated else _after_hashes(text) or _said(text)
 
 
 def _after_header(text: str, truncated: bool) -> str | None:
     header = last_answer_header(text)
     if header is None:
         return None
-    line, ended, _ = text[header.end() :].lstrip().partition("\n")
+    rest = text[header.end() :].lstrip()
+    display = _DISPLAY.match(rest)
+    if display and "\n" in display[0]:
+        return undress(_content(display)) or None
+    line, ended, _ = rest.partition("\n")
     if truncated and not ended:
         return _last_box(line)
-    return _last_box(line) or _undress(line) or None
+    return _last_box(line) or undress(line) or None
 
 
 def _last_box(text: str) -> str | None:
@@ -53,51 +75,42 @@ def _last_box(text: str) -> str | None:
             if content and start > last_start:
                 last_start, last = start, content
         depth = max(depth, 0)
-    return last
+    return last if last is not None else _last_bare_box(text)
+
+
+def _last_bare_box(text: str) -> str | None:
+    found = deque(_BARE_BOX.finditer(text), maxlen=1)
+    return found[0][1] if found else None
+
+
+def _after_hashes(text: str) -> str | None:
+    lines = deque(_HASHES.finditer(text), maxlen=1)
+    return undress(lines[0][1]) or None if lines else None
 
 
 def _said(text: str) -> str | None:
-    sayings = deque(_SAYS.finditer(text), maxlen=1)
-    if not sayings:
-        return None
-    rest = text[sayings[0].end() :].partition("\n")[0].strip()
-    math = re.match(r"\$+([^$]+)\$", rest)
-    if math:
-        return math[1].strip() or None
-    end = _SENTENCE_END.search(rest)
-    return _undress(rest[: end.start()] if end else rest) or None
+    """What the last saying says that is an answer: "our answer is correct" is none."""
+    for saying in reversed(deque(_SAYS.finditer(text), maxlen=_MOST_SAYINGS)):
+        display = _DISPLAY.match(text, saying.end())
+        if display:
+            return undress(_content(display)) or None
+        found = _in_line(text, saying.end())
+        if found and not _NO_ANSWER.match(found):
+            return found
+    return None
 
 
-def _undress(answer: str) -> str:
-    """Without the punctuation and math delimiters around it."""
-    stripped = answer.strip().rstrip(".").strip()
-    for left, right in (("$$", "$$"), ("$", "$"), (r"\(", r"\)"), (r"\[", r"\]"), ("**", "**")):
-        if stripped.startswith(left) and stripped.endswith(right) and len(stripped) > len(left) + len(right):
-            stripped = stripped[len(left) : -len(right)].strip()
-    return stripped.rstrip(".").strip()
+def _content(display: re.Match[str]) -> str:
+    return next(group for group in display.groups() if group is not None)
 
 
-_SPELLINGS = [
-    (re.compile(r"\\left\b|\\right\b|\\displaystyle|\\!|\\,|\\;|\\:|\\ "), ""),
-    (re.compile(r"\\[dt]frac\b"), r"\\frac"),
-    (re.compile(r"\\(?:text|mathrm|mbox)\s*\{([^{}]*)\}"), r"\1"),
-    (re.compile(r"\\%|%"), "%"),
-    (re.compile(r"\\\$"), ""),
-    (re.compile(r"(?<=\d),(?=\d{3}(?:\D|$))"), ""),
-    (re.compile(r"\s+"), ""),
-]
-
-
-# Longer ones are no answers that a person would spell in two ways, and Unicode normalisation of them is not linear.
-_MAX_NORMALISED = 4096
-
-
-def normalise(answer: str) -> str:
-    """One spelling for answers that differ only in typography: Unicode compatibility forms, LaTeX spacing and sizing,
-    thousands separators, `\\text{}`, surrounding math delimiters, white space, letter case of words."""
-    if len(answer) > _MAX_NORMALISED:
-        return answer.strip()
-    text = _undress(unicodedata.normalize("NFKC", answer).replace("\N{MINUS SIGN}", "-"))
-    for pattern, replacement in _SPELLINGS:
-        text = pattern.sub(replacement, text)
-    return text.lower() if text.isalpha() and len(text) > 1 else text
+def _in_line(text: str, start: int) -> str | None:
+    """The first sentence on the line, or on the next one when the line has no more, without its reasons."""
+    rest = text[start : start + 2000].lstrip(" \t")
+    if rest.startswith("\n"):
+        rest = rest.lstrip()
+    line = rest.partition("\n")[0].strip()
+    for mark in (_SENTENCE_END, _REASON):
+        end = mark.search(line)
+        line = line[: end.start()] if end else line
+    return undress(line) or None

@@ -1,4 +1,5 @@
-"""What the services ask of each other and of a store. An engine in this process and a client over HTTP both fit."""
+"""What the services ask of each other, of a grader and of a store. An engine in this process and a client over HTTP
+both fit."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from services.core.contracts import (
     ScoreTimings,
     VerifierInfo,
 )
+from services.core.equivalence import Mode, Verdict
 
 
 class Generator(Protocol):
@@ -80,4 +82,16 @@ class ScoreCache(Protocol):
 
     async def close(self) -> None:
         """Let go of the store."""
+        ...
+
+
+class Grader(Protocol):
+    """Compares answers without blocking the caller's event loop."""
+
+    async def keys(self, answers: Sequence[str]) -> list[str]:
+        """The canonical key of each answer, in order: equal answers have equal keys. Raises `Overloaded`."""
+        ...
+
+    async def grade(self, pairs: Sequence[tuple[str, str]], mode: Mode) -> list[Verdict]:
+        """The verdict on each pair (gold, pred), in order. Raises `Overloaded`."""
         ...

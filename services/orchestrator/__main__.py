@@ -7,11 +7,14 @@ import httpx2
 import openai
 from prometheus_client import CollectorRegistry
 
+from services.core.contracts import GradeRequest
+from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
 from services.orchestrator.clients.generator import HttpGenerator
 from services.orchestrator.clients.openai import OpenAIGenerator
 from services.orchestrator.clients.transport import Upstream, upstream
 from services.orchestrator.clients.verifier import HttpVerifier
+from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.solver import Solver
@@ -27,23 +30,30 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
     registry = CollectorRegistry()
     generator = build_generator(settings)
     verifier = HttpVerifier(_upstream("verifier", settings.verifier_url, settings))
-    solver = Solver(generator, verifier, SolveMetrics(registry))
-    lifecycle = Lifecycle(checks=[generator.ready, verifier.ready])
+    grader = GradingPool(load_settings(GradingSettings), GradingMetrics(registry))
+    solver = Solver(generator, verifier, grader, SolveMetrics(registry))
+    lifecycle = Lifecycle(checks=[grader.ready, generator.ready, verifier.ready])
     app = build_app(
         title="e2h",
         # The verifier's routes, passed through, so that one public port is enough.
-        routers=[solve_router(solver), scoring_router(verifier), rerank_router(verifier)],
-        bodies=[*BODIES, *VERIFIER_BODIES],
+        routers=[
+            solve_router(solver, grader),
+            grade_router(grader),
+            scoring_router(verifier),
+            rerank_router(verifier),
+        ],
+        bodies=[*BODIES, *VERIFIER_BODIES, GradeRequest],
         lifecycle=lifecycle,
         registry=registry,
         settings=runtime,
     )
 
     async def start() -> None:
-        """Nothing to load; upstreams may come later, and `/ready` tells."""
+        """Nothing to load but the grading processes; upstreams may come later, and `/ready` tells."""
+        await grader.start()
 
     async def stop() -> None:
-        await asyncio.gather(generator.close(), verifier.close())
+        await asyncio.gather(generator.close(), verifier.close(), grader.close())
 
     return Service(app, lifecycle, start=start, stop=stop)
 

@@ -11,19 +11,15 @@ from services.core.contracts import (
     SolveTimings,
     SolveUsage,
 )
-from services.core.equivalence import equivalent
 from services.core.voting import AnswerClass, Selection
 from services.orchestrator.run import Run, Sample
 
 
-def build_response(run: Run, selection: Selection, response_id: str) -> SolveResponse:
-    """The whole evidence of `run`."""
+def build_response(run: Run, selection: Selection, correct: bool | None, response_id: str) -> SolveResponse:
+    """The whole evidence of `run`; `correct` as graded against the request's reference."""
     request, samples = run.request, run.samples
     verified = run.elapsed_ms()
     winner = next((s for s in samples if s.index == selection.index), None)
-    correct = None
-    if request.reference is not None:
-        correct = selection.answer is not None and equivalent(selection.answer, request.reference)
     candidates = [_candidate(run, sample) for sample in samples]
     classes = solve_classes(selection.classes)
     total = run.elapsed_ms()

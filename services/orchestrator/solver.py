@@ -22,6 +22,7 @@ from services.core.contracts import (
     SolveResponse,
     VerifierInfo,
 )
+from services.core.equivalence import Mode
 from services.core.errors import (
     E2HError,
     InternalError,
@@ -31,12 +32,13 @@ from services.core.errors import (
     UpstreamContract,
     UpstreamUnavailable,
 )
-from services.core.ports import Generator, Verifier
+from services.core.ports import Generator, Grader, Verifier
 from services.core.steps import split_steps
 from services.core.voting import select
 from services.orchestrator.answering import build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
+from services.orchestrator.voting import keys_of
 
 _log = structlog.get_logger("e2h.solver")
 # What on_verifier_failure="majority" forgives: the verifier's troubles, not the caller's mistakes.
@@ -46,11 +48,12 @@ Observer = Callable[[Run, Sample], None]
 
 
 class Solver:
-    """Answers `SolveRequest`s with any generator and any verifier."""
+    """Answers `SolveRequest`s with any generator, verifier and grader."""
 
-    def __init__(self, generator: Generator, verifier: Verifier, metrics: SolveMetrics) -> None:
+    def __init__(self, generator: Generator, verifier: Verifier, grader: Grader, metrics: SolveMetrics) -> None:
         self._generator = generator
         self._verifier = verifier
+        self._grader = grader
         self._metrics = metrics
 
     async def solve(self, request: SolveRequest, observe: Observer | None = None) -> SolveResponse:
@@ -64,14 +67,23 @@ class Solver:
         run = Run(request=request, generator=generator.id, began=began, observe=observe)
         await self._meet_verifier(run)
         await self._sample_and_score(run)
-        selection = select((s.candidate(run.voting_aggregation) for s in run.samples), run.voting_strategy)
-        response = build_response(run, selection, f"solve-{uuid.uuid4().hex}")
+        candidates = [sample.candidate(run.voting_aggregation) for sample in run.samples]
+        selection = select(candidates, run.voting_strategy, await keys_of(candidates, self._grader))
+        correct = await self._is_correct(selection.answer, request.reference)
+        response = build_response(run, selection, correct, f"solve-{uuid.uuid4().hex}")
         self._metrics.observe(response)
         return response if request.include_candidates else response.model_copy(update={"candidates": []})
 
     async def default_aggregation(self) -> Aggregation:
         """The aggregation of the verifier's family."""
         return (await self._verifier.info()).default_aggregation
+
+    async def _is_correct(self, answer: str | None, reference: str | None) -> bool | None:
+        """Whether the answer is the reference, which forgives units and the like; None without a reference."""
+        if reference is None or answer is None:
+            return None if reference is None else False
+        (verdict,) = await self._grader.grade([(reference, answer)], Mode.REFERENCE)
+        return verdict.equal
 
     async def _meet_verifier(self, run: Run) -> None:
         if not run.request.strategy.needs_scores:

@@ -1,22 +1,37 @@
-"""`POST /v1/vote`: choosing again among candidates that the caller holds. Pure."""
+"""`POST /v1/vote`: choosing again among candidates that the caller holds."""
+
+import asyncio
+from collections.abc import Callable, Sequence
 
 from services.core.aggregation import Aggregation, aggregate
 from services.core.answers import extract_answer
 from services.core.contracts import VoteCandidate, VoteRequest, VoteResponse
+from services.core.ports import Grader
 from services.core.voting import Candidate, select
 from services.orchestrator.answering import solve_classes
 
 
-def vote(request: VoteRequest, aggregation: Aggregation) -> VoteResponse:
+async def vote(request: VoteRequest, aggregation: Aggregation, grader: Grader) -> VoteResponse:
     """The winner among the first n candidates. `aggregation` makes one number of step scores."""
-    candidates = [_candidate(i, c, aggregation) for i, c in enumerate(request.candidates[: request.n])]
-    selection = select(candidates, request.strategy)
+    # In a thread: reading answers out of a thousand long texts takes its time.
+    candidates = await asyncio.to_thread(_candidates, request, aggregation)
+    selection = select(candidates, request.strategy, await keys_of(candidates, grader))
     return VoteResponse(
         answer=selection.answer,
         margin=selection.margin,
         classes=solve_classes(selection.classes),
         index=selection.index,
     )
+
+
+async def keys_of(candidates: Sequence[Candidate], grader: Grader) -> Callable[[str], str]:
+    """The class of each candidate's answer, named by `grader`."""
+    answers = list(dict.fromkeys(c.answer for c in candidates if c.answer is not None))
+    return dict(zip(answers, await grader.keys(answers), strict=True)).__getitem__
+
+
+def _candidates(request: VoteRequest, aggregation: Aggregation) -> list[Candidate]:
+    return [_candidate(i, c, aggregation) for i, c in enumerate(request.candidates[: request.n])]
 
 
 def _candidate(index: int, given: VoteCandidate, aggregation: Aggregation) -> Candidate:

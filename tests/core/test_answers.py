@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.core.answers import extract_answer, normalise
-from services.core.equivalence import equivalent
+from services.core.answers import extract_answer
+from services.core.equivalence import Mode, canonical_key, quick_verdict
+from services.core.equivalence.typography import tidy
 
 PUBLIC_CASES = Path(__file__).parents[2] / ".." / "shared" / "data" / "extract_public.jsonl"
 
@@ -45,6 +46,22 @@ nested = st.recursive(
         pytest.param(
             "Final Answer: The final answer is $3$. I hope it is correct.", "3", id="a saying within a saying (Minerva)"
         ),
+        pytest.param("The answer is $\\$32,\\!348$. I hope it is correct.", "\\$32,\\!348", id="money in math"),
+        pytest.param("The answer is $5.", "$5", id="money without math"),
+        pytest.param("The answer is\n\\[ 9 \\]", "9", id="said in a display on the next line"),
+        pytest.param("**Answer:** B", "B", id="said in bold"),
+        pytest.param("**Final Answer**: 42", "42", id="a final answer in bold"),
+        pytest.param("Answer: D\nConfidence: 100%", "D", id="a line of its own"),
+        pytest.param("The answer is C because A is wrong.", "C", id="without its reason"),
+        pytest.param("The answer is 4, so we are done.", "4", id="without its consequence"),
+        pytest.param("The answer is therefore 5.", "5", id="an adverb is no answer"),
+        pytest.param("The answer is 7. So our answer is correct.", "7", id="a saying that is none"),
+        pytest.param("The answer is not 5.", None, id="a denial"),
+        pytest.param("2+2=<<2+2=4>>4\n#### 4", "4", id="the hashes of GSM8K"),
+        pytest.param("#### 1,000", "1,000", id="hashes with a separator"),
+        pytest.param("\\boxed{3}\n#### 4", "3", id="a box before hashes"),
+        pytest.param("so \\boxed 5", "5", id="a box without braces"),
+        pytest.param("# Answer\n\n$$\n\\frac{1}{2}\n$$", "\\frac{1}{2}", id="a display after the header"),
         pytest.param("# Answer\n\n", None, id="a header without an answer"),
         pytest.param("the sum is 42", None, id="the last number is no answer"),
         pytest.param("", None, id="nothing"),
@@ -95,6 +112,10 @@ def test_an_answer_is_never_blank(text: str, truncated: bool) -> None:
         pytest.param("the answer is " + "$" * 200_000, id="dollars"),
         pytest.param("# Answer\n" * 40_000, id="headers"),
         pytest.param("\\boxed{" + "{" * 200_000, id="braces that never close"),
+        pytest.param("the answer is \\[" + "x\\" * 100_000, id="a display that never closes"),
+        pytest.param("answer" + " " * 200_000 + "answer is " + " " * 200_000, id="spaces"),
+        pytest.param("the answer is not " * 20_000, id="denials"),
+        pytest.param("####" * 50_000, id="hashes"),
     ],
 )
 def test_reading_an_answer_takes_time_in_proportion_to_the_text(text: str) -> None:
@@ -105,29 +126,38 @@ def test_reading_an_answer_takes_time_in_proportion_to_the_text(text: str) -> No
     ("spelling", "normal"),
     [
         pytest.param(" 42 ", "42", id="white space around"),
-        pytest.param("1,234,567", "1234567", id="thousands"),
-        pytest.param("(1, 2)", "(1,2)", id="a pair keeps its comma"),
+        pytest.param("1{,}234", "1234", id="a braced separator of thousands"),
+        pytest.param("11,\\! 111", "11111", id="a tightened one"),
+        pytest.param("1 234 567", "1234567", id="spaces between thousands"),
+        pytest.param("(1, 2)", "(1, 2)", id="a pair keeps its comma"),
         pytest.param("\\dfrac{1}{2}", "\\frac{1}{2}", id="display fractions"),
-        pytest.param("\\tfrac{1}{2}", "\\frac{1}{2}", id="text fractions"),
-        pytest.param("\\left( 1 \\right)", "(1)", id="sized brackets"),
-        pytest.param("\\text{Evelyn}", "evelyn", id="words in text"),
-        pytest.param("Evelyn", "evelyn", id="letter case of a word"),
-        pytest.param("A", "A", id="a single letter keeps its case"),
+        pytest.param("\\left( 1 \\right)", "( 1 )", id="sized brackets"),
         pytest.param("$5$", "5", id="math delimiters"),
-        pytest.param("\\$5", "5", id="a currency sign"),
-        pytest.param("50\\%", "50%", id="an escaped per cent sign"),
+        pytest.param("$5", "\\$5", id="a lone dollar sign is money"),
+        pytest.param("\\boxed{\\frac{1}{2}}", "\\frac{1}{2}", id="a box"),
+        pytest.param("**5**.", "5", id="bold"),
         pytest.param("\N{MINUS SIGN}3", "-3", id="a typographic minus"),
         pytest.param("\N{FULLWIDTH DIGIT FOUR}", "4", id="compatibility forms"),
+        pytest.param("x\N{SUPERSCRIPT TWO}", "x^{2}", id="a raised digit stays raised"),
+        pytest.param("1\N{VULGAR FRACTION ONE HALF}", "1\\frac{1}{2}", id="a vulgar fraction"),
+        pytest.param("1 \\\\ 2", "1 \\\\ 2", id="the end of a row is no space"),
+        pytest.param("\x00\ud8003", "3", id="controls and lone surrogates"),
     ],
 )
 def test_answers_that_differ_in_typography_have_one_spelling(spelling: str, normal: str) -> None:
-    assert normalise(spelling) == normal
+    assert tidy(spelling) == normal
 
 
 @pytest.mark.skipif(not PUBLIC_CASES.exists(), reason="the public extraction cases are not in this checkout")
-def test_most_public_cases_of_plain_answers_are_read() -> None:
+def test_the_public_cases_are_read_as_labelled() -> None:
     rows = [json.loads(line) for line in PUBLIC_CASES.read_text(encoding="utf-8").splitlines()]
     core = [row for row in rows if row["tier"] == "core"]
-    read = [(extract_answer(row["text"]), row["answer"]) for row in core]
-    right = sum(a == b if a is None or b is None else equivalent(a, b) for a, b in read)
-    assert right / len(core) >= 0.8, f"{right} of {len(core)}"
+    wrong = [row["text"] for row in core if not same(extract_answer(row["text"]), row["answer"])]
+    assert len(wrong) <= 0.015 * len(core), wrong
+
+
+def same(found: str | None, expected: str | None) -> bool:
+    if found is None or expected is None:
+        return found is expected
+    verdict = quick_verdict(expected, found, Mode.REFERENCE)
+    return canonical_key(found) == canonical_key(expected) or (verdict is not None and verdict.equal)

@@ -1,6 +1,7 @@
 """Which answers are the same: an equivalence relation, exact on numbers, bounded on hostile text."""
 
 from fractions import Fraction
+from random import Random
 
 import pytest
 from hypothesis import given
@@ -100,6 +101,19 @@ def test_thousands_separators_change_nothing(value: int) -> None:
         pytest.param("9^" * 50_000 + "9", id="a tower of powers"),
         pytest.param("9!" * 50_000, id="a tower of factorials"),
         pytest.param("(" * 100_000, id="brackets that never close"),
+        pytest.param("9^{" * 1_000, id="exponents that never close"),
+        pytest.param("9^{9^{9^{9}}}", id="a tower that fits"),
+        pytest.param("99999999!", id="a factorial"),
+        pytest.param("\\binom{10^{9}}{5\\cdot10^{8}}", id="a binomial"),
+        pytest.param("(x+1)^{1000000}", id="a power of a sum"),
+        pytest.param("\\sum_{k=1}^{10^{9}} k", id="a long sum"),
+        pytest.param("\\sum_{i=1}^{300}\\sum_{j=1}^{300}\\sum_{k=1}^{300} ijk", id="sums in sums"),
+        pytest.param("\\tan(" * 30 + "x" + ")" * 30, id="functions in functions"),
+        pytest.param("\\begin{pmatrix}" + "1&" * 1_900 + "1\\end{pmatrix}", id="a wide matrix"),
+        pytest.param("-" * 4_000 + "1", id="signs"),
+        pytest.param("\\sqrt{" * 600 + "2" + "}" * 600, id="roots in roots"),
+        pytest.param("__import__('os').system('true')", id="code"),
+        pytest.param("\x00\ud800" * 1_000, id="NUL and lone surrogates"),
         pytest.param("1," * 100_000, id="separators"),
         pytest.param("\\text{" * 50_000, id="texts that never close"),
         pytest.param("a" + "\u0300\u0316" * 60_000, id="combining marks"),
@@ -107,3 +121,58 @@ def test_thousands_separators_change_nothing(value: int) -> None:
 )
 def test_a_hostile_answer_is_named_in_time_in_proportion_to_its_length(answer: str) -> None:
     assert len(canonical_key(answer)) <= 2 * len(answer) + 1000
+
+
+numbers = st.integers(-50, 50)
+positive = st.integers(1, 60)
+
+
+@given(positive, positive)
+def test_a_factor_goes_under_the_root_as_its_square(k: int, n: int) -> None:
+    assert equivalent(f"{k}\\sqrt{{{n}}}", f"\\sqrt{{{k * k * n}}}")
+    assert not equivalent(f"{k}\\sqrt{{{n}}}", f"\\sqrt{{{k * k * n + 1}}}")
+
+
+@given(positive, st.sampled_from([2, 3, 5, 7, 11, 13]))
+def test_a_denominator_may_be_rationalised(a: int, b: int) -> None:
+    assert equivalent(f"\\frac{{1}}{{{a}+\\sqrt{{{b}}}}}", f"\\frac{{{a}-\\sqrt{{{b}}}}}{{{a * a - b}}}")
+
+
+@given(numbers, numbers, numbers)
+def test_a_product_equals_its_expansion_and_no_other(a: int, b: int, c: int) -> None:
+    product = f"(x{a:+})({c}x{b:+})"
+    assert equivalent(product, f"{c}x^2+({b}+{a * c})x{a * b:+}")
+    assert not equivalent(product, f"{c}x^2+({b}+{a * c})x{a * b + 1:+}")
+
+
+@given(numbers, numbers, st.integers(1, 9))
+def test_an_equation_equals_its_multiples_and_no_shift(a: int, b: int, k: int) -> None:
+    equation = f"y={a}x{b:+}"
+    assert equivalent(equation, f"{k}y={a * k}x{b * k:+}")
+    assert equivalent(equation, f"{-a}x+y={b}")
+    assert not equivalent(equation, f"y={a}x{b + 1:+}")
+
+
+@given(st.lists(numbers, min_size=2, max_size=6), st.randoms(use_true_random=False))
+def test_a_set_has_no_order_and_a_point_has_one(items: list[int], random: Random) -> None:
+    shuffled = random.sample(items, len(items))
+    braces, brackets = "\\{{{}\\}}", "({})"
+    for form, unordered in ((braces, True), (brackets, False)):
+        a, b = (form.format(", ".join(map(str, numbers))) for numbers in (items, shuffled))
+        assert equivalent(a, b) == (unordered or items == shuffled)
+
+
+@given(st.integers(1, 10**6), st.integers(2, 99))
+def test_a_mixed_number_is_the_sum_of_its_parts(whole: int, below: int) -> None:
+    assert equivalent(f"{whole}\\frac{{1}}{{{below}}}", str(Fraction(whole * below + 1, below)))
+    assert equivalent(f"-{whole}\\frac{{1}}{{{below}}}", str(-Fraction(whole * below + 1, below)))
+
+
+@given(st.integers(0, 10**6), st.integers(1, 999))
+def test_a_repeating_decimal_is_its_series(whole: int, cycle: int) -> None:
+    assert equivalent(f"{whole}.\\overline{{{cycle:03}}}", str(whole + Fraction(cycle, 999)))
+
+
+@given(st.integers(-400, 400), st.integers(-400, 400))
+def test_powers_of_ten_are_told_apart_however_small(a: int, b: int) -> None:
+    assert equivalent(f"10^{{{a}}}", f"10^{{{b}}}") == (a == b)

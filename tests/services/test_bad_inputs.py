@@ -22,13 +22,14 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 LIMIT = 2 * 2**20
 CANARY = "canary-7f3a"
 SOLVE, VOTE, SCORE, GENERATE = "/v1/solve", "/v1/vote", "/v1/score", "/v1/generate"
-RERANK, RERANK_V2 = "/v1/rerank", "/v2/rerank"
-ROUTES = (SOLVE, VOTE, SCORE, GENERATE, RERANK, RERANK_V2)
+GRADE, RERANK, RERANK_V2 = "/v1/grade", "/v1/rerank", "/v2/rerank"
+ROUTES = (SOLVE, VOTE, SCORE, GENERATE, GRADE, RERANK, RERANK_V2)
 BODIES: dict[str, dict[str, Any]] = {
     SOLVE: {"problem": CANARY, "n": 1},
     VOTE: {"candidates": [{"answer": CANARY, "score": 0.5}]},
     SCORE: {"problem": CANARY, "solutions": [{"steps": [CANARY]}]},
     GENERATE: {"problem": CANARY, "n": 1},
+    GRADE: {"pairs": [{"gold": CANARY, "pred": CANARY}]},
     RERANK: {"query": CANARY, "documents": [CANARY]},
     RERANK_V2: {"query": CANARY, "documents": [CANARY]},
 }
@@ -38,10 +39,11 @@ STRINGS = {
     VOTE: "strategy",
     SCORE: "problem",
     GENERATE: "problem",
+    GRADE: "mode",
     RERANK: "query",
     RERANK_V2: "query",
 }
-NUMBERS = {SOLVE: "n", VOTE: "n", SCORE: "model", GENERATE: "n", RERANK: "top_n", RERANK_V2: "top_n"}
+NUMBERS = {SOLVE: "n", VOTE: "n", SCORE: "model", GENERATE: "n", GRADE: "mode", RERANK: "top_n", RERANK_V2: "top_n"}
 
 
 @dataclass(frozen=True)
@@ -326,6 +328,8 @@ FIELDS: list[Any] = [
         SCORE, {"solutions": [{"steps": [CANARY], "text": CANARY}]}, "invalid_body", "solutions.0", "35 steps and text"
     ),
     field_row(SCORE, {"solutions": [{}]}, "invalid_body", "solutions.0", "35 neither steps nor text"),
+    field_row(GRADE, {"pairs": []}, "empty", "pairs", "34 no pairs"),
+    field_row(GRADE, {"pairs": [{"gold": "", "pred": ""}] * 1025}, "too_many_items", "pairs", "34 1,025 pairs"),
     field_row(VOTE, {"candidates": []}, "empty", "candidates", "34 no candidates"),
     field_row(VOTE, {"candidates": [{}] * 1025}, "too_many_items", "candidates", "34 1,025 candidates"),
     field_row(VOTE, {"candidates": [{"score": 1.1}]}, "invalid_body", "candidates.0.score", "a score over one"),

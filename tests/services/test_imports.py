@@ -12,8 +12,11 @@ _PROBE = "import json, sys; import {module}; print(json.dumps(sorted(m for m in 
 @pytest.mark.parametrize(
     ("module", "never"),
     [
-        ("services.core.contracts", {"torch", "vllm", "transformers", "tokenizers", "fastapi", "httpx2", "redis"}),
-        ("services.orchestrator.__main__", {"torch", "vllm", "transformers", "tokenizers"}),
+        (
+            "services.core.contracts",
+            {"torch", "vllm", "transformers", "tokenizers", "fastapi", "httpx2", "redis", "mpmath", "sympy"},
+        ),
+        ("services.orchestrator.__main__", {"torch", "vllm", "transformers", "tokenizers", "sympy", "math_verify"}),
         ("services.verifier.recall", {"torch", "redis", "transformers", "fastapi"}),
         ("services.verifier.__main__", {"vllm", "openai"}),
         ("services.generator.__main__", {"vllm", "torch"}),

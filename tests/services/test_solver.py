@@ -28,6 +28,7 @@ from tests.fakes import (
     TOKENS_OF_A_SOLUTION,
     FakeGenerator,
     FakeVerifier,
+    InlineGrader,
     solution,
     unreachable,
 )
@@ -44,7 +45,7 @@ def score_of(step: str) -> float:
 
 
 def make_solver(generator: FakeGenerator, verifier: FakeVerifier, registry: CollectorRegistry | None = None) -> Solver:
-    return Solver(generator, verifier, SolveMetrics(registry or CollectorRegistry()))
+    return Solver(generator, verifier, InlineGrader(), SolveMetrics(registry or CollectorRegistry()))
 
 
 async def solve(generator: FakeGenerator, verifier: FakeVerifier, request: SolveRequest) -> SolveResponse:

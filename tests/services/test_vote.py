@@ -6,10 +6,14 @@ import httpx2
 import pytest
 
 from services.core.aggregation import Aggregation
-from services.core.contracts import VoteRequest
+from services.core.contracts import VoteRequest, VoteResponse
 from services.orchestrator.voting import vote
-from tests.fakes import FakeGenerator, FakeVerifier, unreachable
+from tests.fakes import FakeGenerator, FakeVerifier, InlineGrader, unreachable
 from tests.serving import all_in_one_app
+
+
+async def voted(request: VoteRequest, how: Aggregation) -> VoteResponse:
+    return await vote(request, how, InlineGrader())
 
 
 def request(**fields: Any) -> VoteRequest:
@@ -33,16 +37,18 @@ THREE = [
         pytest.param(Aggregation.OUTCOME, {}, id="none of them has an outcome"),
     ],
 )
-def test_step_scores_are_aggregated_as_asked(how: Aggregation, weights: dict[str, float]) -> None:
-    assert {c.answer: c.weight for c in vote(request(candidates=THREE), how).classes} == weights
+async def test_step_scores_are_aggregated_as_asked(how: Aggregation, weights: dict[str, float]) -> None:
+    response = await voted(request(candidates=THREE), how)
+    assert {c.answer: c.weight for c in response.classes} == weights
 
 
 @pytest.mark.parametrize(
     ("n", "members"),
     [(None, [[0, 2], [1]]), (1, [[0]]), (2, [[0], [1]]), (3, [[0, 2], [1]]), (1024, [[0, 2], [1]])],
 )
-def test_only_the_first_n_candidates_vote(n: int | None, members: list[list[int]]) -> None:
-    assert [c.members for c in vote(request(candidates=THREE, n=n), Aggregation.PROD).classes] == members
+async def test_only_the_first_n_candidates_vote(n: int | None, members: list[list[int]]) -> None:
+    response = await voted(request(candidates=THREE, n=n), Aggregation.PROD)
+    assert [c.members for c in response.classes] == members
 
 
 @pytest.mark.parametrize(
@@ -55,19 +61,19 @@ def test_only_the_first_n_candidates_vote(n: int | None, members: list[list[int]
         pytest.param({"answer": "7", "outcome": 0.9}, id="an outcome where steps are asked"),
     ],
 )
-def test_a_candidate_without_answer_or_score_has_no_vote(candidate: dict[str, Any]) -> None:
-    response = vote(request(candidates=[candidate, {"answer": "42", "score": 0.1}]), Aggregation.PROD)
+async def test_a_candidate_without_answer_or_score_has_no_vote(candidate: dict[str, Any]) -> None:
+    response = await voted(request(candidates=[candidate, {"answer": "42", "score": 0.1}]), Aggregation.PROD)
     assert (response.answer, response.index, response.margin) == ("42", 1, 1.0)
     assert [c.members for c in response.classes] == [[1]]
 
 
-def test_a_given_score_is_taken_as_it_is() -> None:
-    response = vote(request(candidates=[{"answer": "1", "score": 0.7, "outcome": 0.1}]), Aggregation.OUTCOME)
+async def test_a_given_score_is_taken_as_it_is() -> None:
+    response = await voted(request(candidates=[{"answer": "1", "score": 0.7, "outcome": 0.1}]), Aggregation.OUTCOME)
     assert response.classes[0].weight == 0.7
 
 
-def test_nobody_who_can_vote_gives_no_answer() -> None:
-    response = vote(request(candidates=[{}]), Aggregation.PROD)
+async def test_nobody_who_can_vote_gives_no_answer() -> None:
+    response = await voted(request(candidates=[{}]), Aggregation.PROD)
     assert (response.answer, response.index, response.margin, response.classes) == (None, None, 0.0, [])
 
 

@@ -33,6 +33,7 @@ from services.core.contracts.generation import (
     Sampling,
     SolveSampling,
 )
+from services.core.contracts.grading import MAX_PAIRS, GradePair, GradeRequest, GradeResponse, GradeResult
 from services.core.contracts.rerank import (
     RerankDocument,
     RerankRequest,
@@ -70,6 +71,7 @@ from services.core.contracts.solving import (
 
 __all__ = [
     "MAX_NEW_TOKENS",
+    "MAX_PAIRS",
     "MAX_SAMPLES",
     "MAX_SOLUTIONS",
     "MAX_STEPS",
@@ -86,6 +88,10 @@ __all__ = [
     "GenerateResponse",
     "GenerationUsage",
     "GeneratorModels",
+    "GradePair",
+    "GradeRequest",
+    "GradeResponse",
+    "GradeResult",
     "ItemError",
     "Message",
     "ModelInfo",

@@ -1,12 +1,11 @@
 """`POST /v1/solve` and `POST /v1/vote`. No logic but the translation."""
 
-import asyncio
-
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import SolveRequest, SolveResponse, VoteRequest, VoteResponse
+from services.core.ports import Grader
 from services.orchestrator.solver import Solver
 from services.orchestrator.voting import vote
 from services.runtime.app import error_responses
@@ -26,8 +25,8 @@ _VOTE = {
 }
 
 
-def solve_router(solver: Solver) -> APIRouter:
-    """The routes that answer with `solver`."""
+def solve_router(solver: Solver, grader: Grader) -> APIRouter:
+    """The routes that answer with `solver`, and group answers with `grader`."""
     router = APIRouter(prefix="/v1", tags=["solve"])
 
     @router.post(
@@ -51,8 +50,7 @@ def solve_router(solver: Solver) -> APIRouter:
         """Choose again among given candidates, without sampling or scoring."""
         body = await read_body(request, VoteRequest)
         aggregation = await _aggregation(solver, body)
-        # In a thread: reading answers out of a thousand long texts takes its time.
-        return json_response(await asyncio.to_thread(vote, body, aggregation))
+        return json_response(await vote(body, aggregation, grader))
 
     return router
 

@@ -1,0 +1,262 @@
+"""Grading against a reference: whether two forms mean the same answer, forgiving what a teacher forgives. Pure.
+
+Forgiven: a unit, a percent sign, `x =`, the dress of a choice, brackets around a list in order, an interval written
+as an inequality. Not forgiven: another value, another order, another bracket, a contradicting unit. Symmetric by
+construction (the two are put in one order first), not transitive (5 cm is 5, 5 is 5 m).
+"""
+
+from fractions import Fraction
+
+from services.core.equivalence import numeric
+from services.core.equivalence.evaluate import Matrix, branches, name_of
+from services.core.equivalence.forms import (
+    Bag,
+    Equation,
+    Form,
+    Inequality,
+    Numeral,
+    Ordered,
+    Ratio,
+    Residue,
+    Scalar,
+    Solutions,
+    Words,
+    proportions,
+)
+from services.core.equivalence.intervals import RealSet
+from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.numeric import Value
+from services.core.equivalence.relations import infinite, interval_of, name_key
+from services.core.equivalence.spellings import gist, number_in_words
+from services.core.equivalence.tree import Node, numerator
+from services.core.equivalence.units import compatible
+
+_RANK = {kind: rank for rank, kind in enumerate(
+    (Words, Numeral, Residue, Scalar, Ratio, Ordered, Bag, Inequality, Solutions, Equation))}  # fmt: skip
+_MAX_ITEMS = 60
+
+
+def same(a: Form, b: Form) -> bool:
+    """Whether `a` and `b` mean the same answer."""
+    if a.key == b.key:
+        return True
+    first, second = sorted((a, b), key=lambda form: (_RANK[type(form)], form.key))
+    try:
+        return _of_one_kind(first, second) if type(first) is type(second) else _of_two_kinds(first, second)
+    except (Unreadable, ArithmeticError, ValueError):
+        return False
+
+
+def _of_one_kind(a: Form, b: Form) -> bool:
+    match a, b:
+        case Scalar(), Scalar():
+            return _scalars(a, b)
+        case Words(), Words():
+            return gist(a.words) == gist(b.words)
+        case Ratio(), Ratio():
+            return a.proportion == b.proportion and not (a.clocklike and b.clocklike)
+        case Ordered(), Ordered():
+            return _brackets_agree(a, b) and _in_order(a.items, b.items)
+        case Bag(), Bag():
+            return _bags(a, b)
+        case Solutions(), Solutions():
+            return a.reals.key == b.reals.key and (a.name is None or b.name is None)
+        case Equation(), Equation():
+            return _equations(a, b)
+    return False
+
+
+def _of_two_kinds(a: Form, b: Form) -> bool:
+    """`a` is of the kind of lower rank."""
+    match a, b:
+        case _, Equation(value=value) if value is not None:
+            return same(a, value)
+        case _, Bag(items=(item, *others)) if all(other.key == item.key for other in others):
+            return same(a, item)
+        case Words(), _:
+            return _in_words(gist(a.words), b)
+        case Scalar(), _:
+            return _number_and_shape(a, b)
+        case _, Solutions():
+            return _shape_and_solutions(a, b)
+        case Ordered(), Bag(braces=False):
+            return (a.brackets in ("()", "<>") or len(a.items) > 2) and _in_order(a.items, b.items)
+    return False
+
+
+def _number_and_shape(a: Scalar, b: Form) -> bool:
+    match b:
+        case Ratio(parts=(above, below)):
+            quotient = numeric.divide(_number(above), _number(below))
+            return a.unit is None and name_of(quotient) == name_of(a.value())
+        case Ordered():
+            return _vector(a, b)
+    return False
+
+
+def _shape_and_solutions(a: Form, b: Solutions) -> bool:
+    match a:
+        case Ordered():
+            return RealSet.of([interval_of(a)]).key == b.reals.key
+        case Bag():
+            return _finite(a, b)
+    return False
+
+
+def _number(form: Scalar) -> Value:
+    value = form.value()
+    if isinstance(value, Matrix):
+        raise Unreadable
+    return value
+
+
+def _in_order(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
+    return len(a) == len(b) and all(same(x, y) for x, y in zip(a, b, strict=True))
+
+
+def _brackets_agree(a: Ordered, b: Ordered) -> bool:
+    brackets = {form.brackets.replace("<>", "()") for form in (a, b)}
+    return len(a.items) > 2 or len(brackets) == 1
+
+
+def _bags(a: Bag, b: Bag) -> bool:
+    """Each item of one has its equal in the other; named items go with their names."""
+    if any(_named(item) for item in a.items) and any(_named(item) for item in b.items):
+        return _matched(a.items, b.items)
+    if _differently_named(a) or _differently_named(b):
+        return _in_order(a.items, b.items)
+    return _matched(a.items, b.items)
+
+
+def _named(form: Form) -> bool:
+    return isinstance(form, Equation) and form.name is not None
+
+
+def _differently_named(bag: Bag) -> bool:
+    """`x=1, y=2` has an order, that of its names; `x_1=1, x_2=2` lists values of one unknown."""
+    names = [item.name for item in bag.items if isinstance(item, Equation) and item.name is not None]
+    stems = {name.name.partition("_")[0] if name.op == "symbol" else name_key(name) for name in names}
+    return len(stems) > 1
+
+
+def _matched(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
+    ours, theirs = ({item.key: item for item in items} for items in (a, b))
+    left = [ours[key] for key in sorted(ours.keys() - theirs.keys())]
+    right = [theirs[key] for key in sorted(theirs.keys() - ours.keys())]
+    if len(ours) != len(theirs) or len(left) > _MAX_ITEMS:
+        return False
+    for item in left:
+        partner = next((other for other in right if same(item, other)), None)
+        if partner is None:
+            return False
+        right.remove(partner)
+    return True
+
+
+def _equations(a: Equation, b: Equation) -> bool:
+    if a.value is None or b.value is None or a.name is None or b.name is None:
+        return _same_curve(a, b)
+    if _same_curve(a, b):
+        return True
+    if name_key(a.name) == name_key(b.name):
+        return same(a.value, b.value)
+    # f(x) = 2x+3 and y = 2x+3 tell the same function; x = 5 and y = 5 are two lines.
+    return isinstance(a.value, Scalar) and bool(a.value.symbols) and _is_y(a.name, b.name) and same(a.value, b.value)
+
+
+def _same_curve(a: Equation, b: Equation) -> bool:
+    """Equal after clearing denominators: y = 1/x is xy = 1."""
+    if a.difference is None or b.difference is None:
+        return False
+    ours, theirs = (proportions(numerator(form.difference), signed=False) for form in (a, b) if form.difference)
+    return ours == theirs
+
+
+def _is_y(*names: Node) -> bool:
+    return all(name.op == "call" or name == Node("symbol", name="y") for name in names)
+
+
+def _vector(a: Scalar, b: Ordered) -> bool:
+    """A column or a row is the point with its entries."""
+    matrix = a.matrix
+    if matrix is None or 1 not in (matrix.width, matrix.height) or len(matrix.cells) != len(b.items):
+        return False
+    if b.brackets not in ("()", "<>", "[]"):
+        return False
+    return all(
+        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
+        for item, cell in zip(b.items, matrix.cells, strict=True)
+    )
+
+
+def _finite(a: Bag, b: Solutions) -> bool:
+    points = [interval.low for interval in b.reals.intervals if interval.low == interval.high]
+    return len(points) == len(b.reals.intervals) and {p.key for p in points} == {item.key for item in a.items}
+
+
+def _in_words(words: str, other: Form) -> bool:
+    match other:
+        case Bag(items=()):
+            return words == "none"
+        case Solutions():
+            return (words == "none" and not other.reals.intervals) or (
+                words == "reals" and other.reals.key == "(-∞; ∞)"
+            )
+        case Scalar():
+            if words == "infinite":
+                return infinite(other.node) > 0
+            found = number_in_words(words)
+            return found is not None and name_of(other.value()) == str(found)
+    return False
+
+
+def _scalars(a: Scalar, b: Scalar) -> bool:
+    if a.matrix is not None or b.matrix is not None:
+        return a.matrix is not None and b.matrix is not None and _values_agree(a, b)
+    size = compatible(a.unit, b.unit)
+    if size == 1 and _values_agree(a, b):
+        return True
+    if _one_percent(a, b) or _one_angle(a, b):
+        return True
+    if size is None or size == 1:
+        return False
+    return name_of(numeric.multiply(_number(a), size)) == name_of(_number(b))
+
+
+def _values_agree(a: Scalar, b: Scalar) -> bool:
+    if a.names == b.names:
+        return True
+    if a.symbols and b.symbols and a.names[0] == b.names[0] and (branches(a.node) or branches(b.node)):
+        # Roots and logarithms are compared where their arguments are positive.
+        return True
+    if not (_has_log(a.node) or _has_log(b.node)):
+        return False
+    return any(name_of(a.value(0, base)) == name_of(b.value(0, base)) for base in (0, 10))
+
+
+def _has_log(node: Node) -> bool:
+    waiting = [node]
+    while waiting:
+        seen = waiting.pop()
+        if seen.op == "call" and seen.name == "log" and len(seen.kids) == 1:
+            return True
+        waiting.extend(seen.kids)
+    return False
+
+
+def _one_percent(a: Scalar, b: Scalar) -> bool:
+    """50% is 1/2."""
+    for one, other in ((a, b), (b, a)):
+        if one.unit is not None and one.unit.percent and other.unit is None:
+            return name_of(numeric.divide(_number(one), Fraction(100))) == name_of(_number(other))
+    return False
+
+
+def _one_angle(a: Scalar, b: Scalar) -> bool:
+    """90 degrees is pi/2."""
+    for one, other in ((a, b), (b, a)):
+        radians = other.unit is None or other.unit.dimension == (("radian", 1),)
+        if one.unit is not None and one.unit.degrees and radians and not isinstance(_number(other), Fraction):
+            value = numeric.multiply(_number(one), numeric.context().pi / 180)
+            return name_of(value) == name_of(_number(other))
+    return False
