@@ -26,6 +26,7 @@ class Setup:
     cores: tuple[int, ...]
     vllm_eager: bool
     vllm_cache_gib: int
+    vllm_block: int | None = None
 
 
 @contextlib.contextmanager
@@ -77,4 +78,5 @@ def _options(setup: Setup, task: Literal["token_classify", "classify"]) -> Optio
         cores=setup.cores,
         compiled=not setup.vllm_eager,
         cache_gib=setup.vllm_cache_gib,
+        block=setup.vllm_block,
     )

@@ -58,6 +58,9 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--seed", type=int, default=SEED, help="of the workloads")
     made.add_argument("--vllm-eager", action="store_true", help="vLLM without torch.compile: starts sooner, is slower")
     made.add_argument("--vllm-cache-gib", type=int, default=2, help="keys and values of each vLLM engine")
+    made.add_argument(
+        "--vllm-block", type=int, help="tokens of vLLM's prefix blocks; its own default on a CPU is 128, ours 32"
+    )
     made.add_argument("--out", type=Path, default=RESULTS)
     return made
 
@@ -91,6 +94,7 @@ def _run(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
         cores=tuple(cores_for(options.threads, options.device)),
         vllm_eager=options.vllm_eager,
         vllm_cache_gib=options.vllm_cache_gib,
+        vllm_block=options.vllm_block,
     )
     keys = {key for methods, _, _ in plan.values() for key in methods}
     with engines(setup, keys) as started, held_to(options.threads, options.device):
@@ -124,7 +128,17 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     """What was asked for, without the folder."""
     return {
         name: getattr(options, name)
-        for name in ("model", "dtype", "device", "threads", "seed", "quick", "vllm_eager", "vllm_cache_gib")
+        for name in (
+            "model",
+            "dtype",
+            "device",
+            "threads",
+            "seed",
+            "quick",
+            "vllm_eager",
+            "vllm_cache_gib",
+            "vllm_block",
+        )
     }
 
 

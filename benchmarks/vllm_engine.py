@@ -40,6 +40,7 @@ class Options:
     cores: tuple[int, ...]
     compiled: bool
     cache_gib: int
+    block: int | None = None  # tokens of a prefix block; None: `_BLOCK`
 
 
 def main() -> None:
@@ -79,7 +80,7 @@ def _build(options: Options) -> Any:
         pooler_config=PoolerConfig(task=options.task),
         dtype=options.dtype,
         enforce_eager=not options.compiled,
-        block_size=_BLOCK[options.device],
+        block_size=options.block or _BLOCK[options.device],
         # vLLM itself refuses to read prefixes from the cache where all tokens are pooled.
         enable_prefix_caching=options.task == "classify",
         kv_cache_memory_bytes=options.cache_gib * 2**30,
