@@ -11,10 +11,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 
 from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
 
+from services.core.pieces import easy_to_hard_prompt
+from services.runtime.tokens import PlainEncoder
 from training.lab.domain import LEVELS, MODULUS, Split, every_door, make_problem
 
 BOS, EOS, PAD = "<s>", "</s>", "<pad>"
@@ -61,12 +64,13 @@ def prompt_text(question: str) -> str:
 
 
 def prompt_ids(tokenizer: PreTrainedTokenizerFast, question: str) -> list[int]:
-    """The prompt's ids, built from pieces: bos, header, blank line, question, blank line, header, blank line."""
-    newline = tokenizer.encode("\n", add_special_tokens=False)
-    ids = [int(tokenizer.bos_token_id)]
-    for piece in ("# Question", question, "# Solution"):
-        ids += tokenizer.encode(piece, add_special_tokens=False) + newline + newline
-    return ids
+    """The prompt's ids as the services build them."""
+    return easy_to_hard_prompt(_encoder(tokenizer), int(tokenizer.bos_token_id), question)
+
+
+@lru_cache(maxsize=2)
+def _encoder(tokenizer: PreTrainedTokenizerFast) -> PlainEncoder:
+    return PlainEncoder(tokenizer)
 
 
 def _texts() -> Iterator[str]:
