@@ -24,6 +24,8 @@ from services.verifier.trie import key_of
 _log = structlog.get_logger("e2h.verifier")
 # One batch runs and one full batch waits behind it, so that the device never waits for the event loop.
 _BATCHES_AHEAD = 2
+# One may be its input's fault; so many in a row are the device's.
+_FAILURES_IN_A_ROW = 3
 # A background batch holds the device no longer than a person would notice.
 _BACKGROUND_S = 0.15
 # How long a solution may be overtaken: interactive ones by more urgent problems, background ones by interactive ones.
@@ -75,6 +77,7 @@ class Batcher:
         self._queued_tokens = 0
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
+        self._failures = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="e2h-verifier-device")
         self._loop: asyncio.Task[None] | None = None
 
@@ -83,16 +86,22 @@ class Batcher:
         self._loop = asyncio.create_task(self._run_forever())
 
     async def close(self) -> None:
-        """Stop after the batch that runs; callers who still wait get `NotReady`."""
+        """Stop after what was handed to the device; callers who still wait get `NotReady`."""
         if self._loop is not None:
             self._loop.cancel()
-            await asyncio.gather(self._loop, *self._running, return_exceptions=True)
+            await asyncio.gather(self._loop, return_exceptions=True)
+            await asyncio.gather(*self._running, return_exceptions=True)
         # In a thread: it waits for the batch that runs.
         await asyncio.to_thread(self._thread.shutdown)
 
     @property
     def alive(self) -> bool:
         return self._loop is not None and not self._loop.done()
+
+    @property
+    def failing(self) -> bool:
+        """Whether the last batches all failed: a broken device gives no other sign."""
+        return self._failures >= _FAILURES_IN_A_ROW
 
     async def score(self, encoded: Sequence[Encoded], group: str = "") -> list[Scored | ItemTooLarge]:
         """Scores in order; an item that the device cannot hold is answered by its error. `group` names the problem.
@@ -123,7 +132,9 @@ class Batcher:
 
     def _item(self, encoded: Encoded, group: str) -> _Item:
         deadline, priority = context.deadline(), context.priority()
-        due = min(deadline, time.monotonic() + _PATIENCE_S[priority])
+        now = time.monotonic()
+        # Half of a budget: what becomes urgent at its deadline only is never urgent in time.
+        due = now + min(_PATIENCE_S[priority], (deadline - now) / 2)
         waiting = Waiting(key_of(encoded.ids), group, due, background=priority == "batch")
         return _Item(encoded, waiting, deadline, asyncio.get_running_loop().create_future())
 
@@ -144,8 +155,6 @@ class Batcher:
             _log.exception("the batch loop died")
             raise
         finally:
-            for task in self._running:
-                task.cancel()
             _fail(self._items, NotReady("the verifier stopped"))
 
     def _ended(self, task: asyncio.Task[None]) -> None:
@@ -160,9 +169,11 @@ class Batcher:
         await self._until(self._has_turn)
 
     def _has_turn(self) -> bool:
-        """A batch that is not full forms as late as possible: others may still join it."""
-        full = self._queued_tokens >= self._device.max_batch_tokens
-        return len(self._running) < (_BATCHES_AHEAD if full else 1)
+        """A batch that is not full forms as late as possible: others may still join it. So does a background one."""
+        if not self._running:
+            return True
+        ready = sum(item.tokens for item in self._items if not item.waiting.background)
+        return len(self._running) < _BATCHES_AHEAD and ready >= self._device.max_batch_tokens
 
     async def _until(self, condition: Callable[[], bool]) -> None:
         while not condition():
@@ -182,29 +193,41 @@ class Batcher:
         return batch
 
     def _is_lost(self, item: _Item, now: float) -> bool:
-        """Whether nobody waits for it any more. Work that cannot end in time is refused rather than begun."""
-        if not item.answer.done() and now + self._throughput.least_seconds(item.tokens) > item.deadline:
-            item.answer.set_exception(DeadlineExceeded("the scores would come after the request's deadline"))
+        """Whether nobody waits for it any more."""
+        if not item.answer.done() and now >= item.deadline:
+            item.answer.set_exception(DeadlineExceeded("the request's deadline came before its turn"))
             self._metrics.expired.inc()
         return item.answer.done()
 
     async def _run(self, batch: list[_Item]) -> None:
         loop = asyncio.get_running_loop()
         try:
-            encoded = [item.encoded for item in batch]
-            ran = await loop.run_in_executor(self._thread, self._device.run, encoded)
-            for item, result in zip(batch, ran.results, strict=True):
-                self._metrics.waited(ran.began - item.since)
-                if not item.answer.done():
-                    item.answer.set_result(_answer(item, result, ran))
-            self._throughput.learn(ran.computed, ran.seconds)
-            self._metrics.batch([item.tokens for item in batch], ran.computed, ran.seconds)
-        except asyncio.CancelledError:
-            _fail(batch, NotReady("the verifier stopped"))
-            raise
+            wanted, ran = await loop.run_in_executor(self._thread, self._run_wanted, batch)
+            self._answer(wanted, ran)
+            now = time.monotonic()
+            for item in batch:
+                if item not in wanted:
+                    self._is_lost(item, now)
+            self._failures = 0
         except Exception:
+            self._failures += 1
             _log.exception("batch failed", solutions=len(batch))
             _fail(batch, InternalError("the verifier failed on this batch; the log has the cause"))
+
+    def _run_wanted(self, batch: list[_Item]) -> tuple[list[_Item], Ran]:
+        """In the device's thread. A batch may have waited behind another one: who left or is late is not run."""
+        now = time.monotonic()
+        wanted = [item for item in batch if not item.answer.done() and now < item.deadline]
+        return wanted, self._device.run([item.encoded for item in wanted])
+
+    def _answer(self, batch: list[_Item], ran: Ran) -> None:
+        for item, result in zip(batch, ran.results, strict=True):
+            self._metrics.waited(ran.began - item.since)
+            if not item.answer.done():
+                item.answer.set_result(_answer(item, result, ran))
+        if batch:
+            self._throughput.learn(ran.computed, ran.seconds)
+            self._metrics.batch([item.tokens for item in batch], ran.computed, ran.seconds)
 
 
 def _answer(item: _Item, result: RawScores | ItemTooLarge, ran: Ran) -> Scored | ItemTooLarge:

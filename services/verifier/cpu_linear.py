@@ -8,6 +8,8 @@ compiler on the serving machine.
 import torch
 from torch import nn
 
+from services.core.errors import ModelLoadError
+
 # How many rows the layout is chosen for: a batch of some solutions. Any number is served.
 _ROWS = 1024
 
@@ -56,8 +58,18 @@ class _Packed:
     """One weight in oneDNN's layout, with its bias. No module: what moves or saves modules must not touch it."""
 
     def __init__(self, linear: nn.Linear) -> None:
+        """Raises `ModelLoadError` when the product is another one than before."""
         self.weight = torch.ops.mkldnn._reorder_linear_weight(linear.weight.detach(), _ROWS)
         self.bias = None if linear.bias is None else linear.bias.detach()
+        self._compare(linear)
+
+    @torch.inference_mode()
+    def _compare(self, linear: nn.Linear) -> None:
+        # The start-up self-test runs on packed layers on both of its sides: it could not tell.
+        row = torch.linspace(-1.0, 1.0, linear.in_features).unsqueeze(0)
+        expected = linear(row)
+        if not torch.allclose(self(row), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
+            raise ModelLoadError("oneDNN multiplies this model's weights wrongly on this CPU", "report it with the CPU")
 
     def __call__(self, rows: torch.Tensor, activation: str = "none") -> torch.Tensor:
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, activation, [], "")

@@ -1,6 +1,5 @@
 """The device's side of the queue: runs one batch, makes it smaller where memory ends, remembers how fast it is."""
 
-import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,10 +7,12 @@ from dataclasses import dataclass
 import structlog
 
 from services.core.errors import ItemTooLarge
+from services.verifier.batching import TrieTokens
 from services.verifier.engine import DeviceOutOfMemory
 from services.verifier.families.base import Encoded
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RawScores, RewardModel
+from services.verifier.trie import key_of
 
 _log = structlog.get_logger("e2h.verifier")
 # Below it a batch is no batch any more; a device that cannot hold so many tokens fails item by item.
@@ -59,7 +60,7 @@ class Device:
         self._metrics.out_of_memory.inc()
         if len(batch) == 1:
             return [self._score_alone(batch[0])]
-        self._lower(sum(len(encoded.ids) for encoded in batch))
+        self._lower(batch)
         middle = len(batch) // 2
         return [*self._score(batch[:middle]), *self._score(batch[middle:])]
 
@@ -70,8 +71,11 @@ class Device:
         except DeviceOutOfMemory:
             return ItemTooLarge("the device has no memory for this solution alone")
 
-    def _lower(self, failed_tokens: int) -> None:
-        lower = max(_LEAST_BATCH_TOKENS, failed_tokens // 2)
+    def _lower(self, failed: Sequence[Encoded]) -> None:
+        tokens = TrieTokens()
+        for encoded in failed:
+            tokens.add(key_of(encoded.ids))
+        lower = max(_LEAST_BATCH_TOKENS, tokens.total // 2)
         if lower < self.max_batch_tokens:
             self.max_batch_tokens = lower
             self._metrics.max_batch_tokens.set(lower)
@@ -82,24 +86,21 @@ class Throughput:
     """How fast the device has been: a moving average over some ten batches. It predicts waits and decides no score."""
 
     def __init__(self) -> None:
-        self._tokens_per_s = _FIRST_GUESS_TOKENS_PER_S
-        self._best = math.inf
+        self._tokens, self._seconds = _FIRST_GUESS_TOKENS_PER_S, 1.0
+        self._learnt = False
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A batch of which so many tokens went through the model took so long."""
-        if tokens:
-            speed = tokens / max(seconds, 1e-6)
-            self._tokens_per_s += 0.1 * (speed - self._tokens_per_s)
-            self._best = speed if math.isinf(self._best) else max(speed, self._best)
+        if not self._learnt:
+            self._tokens, self._seconds, self._learnt = float(max(1, tokens)), max(seconds, 1e-6), True
+        # Each on its own: the mean of speeds would let small batches speak for large ones.
+        self._tokens += 0.1 * (tokens - self._tokens)
+        self._seconds += 0.1 * (seconds - self._seconds)
 
     def seconds(self, tokens: int) -> float:
         """How long so many tokens will take."""
-        return tokens / self._tokens_per_s
-
-    def least_seconds(self, tokens: int) -> float:
-        """What so many tokens take at the best speed seen; 0 before any was: too hopeful, never a wrong refusal."""
-        return tokens / self._best
+        return tokens * self._seconds / max(self._tokens, 1.0)
 
     def tokens(self, seconds: float) -> int:
         """How many tokens go through in this time; at least one."""
-        return max(1, int(seconds * self._tokens_per_s))
+        return max(1, int(seconds * self._tokens / max(self._seconds, 1e-6)))

@@ -118,11 +118,13 @@ class TrieEngine:
         read: dict[int, float],
     ) -> None:
         nodes: dict[int, Node] = {}
+        sound = _sound(stores)
         for place in sorted(stores):
             segment, owner = packed.segments[place], packed.owners[place]
             scores = {row - segment.begin: read[row] for row in range(segment.begin, segment.end) if row in read}
-            # NaN is kept nowhere: what made it may be of the moment.
-            if any(map(math.isnan, scores.values())) or (segment.parent is not None and segment.parent not in nodes):
+            # NaN is kept nowhere: what made it may be of the moment, and others share what stands before it.
+            spoilt = place not in sound or any(map(math.isnan, scores.values()))
+            if spoilt or (segment.parent is not None and segment.parent not in nodes):
                 continue
             above = matches[owner].nodes[-1] if segment.parent is None and matches[owner].nodes else None
             parent = above if segment.parent is None else nodes[segment.parent]
@@ -130,9 +132,20 @@ class TrieEngine:
             nodes[place] = self._cache.insert(parent, key, stores[place], scores)
 
 
+# torch has a class of its own for its CUDA allocator; the CPU's, CUDA's own and cuBLAS's say it in words.
+_OUT_OF_MEMORY = ("can't allocate memory", "CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED")
+
+
 def _is_out_of_memory(error: Exception) -> bool:
-    # torch has a class of its own for CUDA; on a CPU it is a RuntimeError of the allocator.
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(part in str(error) for part in _OUT_OF_MEMORY)
+
+
+def _sound(stores: dict[int, torch.Tensor]) -> set[int]:
+    """The places whose keys and values are finite. The last layer's tell: a row that is none stays so from there on."""
+    if not stores:
+        return set()
+    finite = torch.stack([torch.isfinite(kv[-1]).all() for kv in stores.values()]).tolist()
+    return {place for place, is_finite in zip(stores, finite, strict=True) if is_finite}
 
 
 def _value(packed: Packed, read: dict[int, float], place: int, match: Match, row: int) -> float:

@@ -93,7 +93,9 @@ def _device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise ModelLoadError(f"there is no device named {name!r}", "set E2H_VERIFIER_DEVICE to cpu or cuda") from None
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise ModelLoadError(f"there is no device named {name!r}", "set E2H_VERIFIER_DEVICE to cpu or cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise ModelLoadError("no CUDA device is available", "set E2H_VERIFIER_DEVICE=cpu, or mend the driver")
     return device

@@ -162,14 +162,29 @@ class _Masks:
             last += [segment.subtree_end] * (segment.end - segment.begin)
         self._first, self._last = first, last
         self._made: dict[tuple[torch.device, int], BlockMask] = {}
+        self._moved: dict[torch.device, tuple[torch.Tensor, torch.Tensor]] = {}
 
     def block_mask(self, rows: int, device: torch.device) -> BlockMask:
         if (device, rows) not in self._made:
             self._made[device, rows] = self._make(rows, device)
         return self._made[device, rows]
 
+    def spoilt(self, finite: torch.Tensor, rows: int) -> torch.Tensor:
+        """Whether each row sees a key that is not finite, given whether each key is."""
+        first, last = self._bounds(finite.device)
+        bad = (~finite).to(torch.int32)
+        # Where such a key comes into sight and where it goes out of it again.
+        changes = torch.zeros(rows + 1, dtype=torch.int32, device=finite.device)
+        changes.index_add_(0, first, bad).index_add_(0, last, -bad)
+        return changes.cumsum(0)[:rows] > 0
+
+    def _bounds(self, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        if device not in self._moved:
+            self._moved[device] = (torch.tensor(self._first, device=device), torch.tensor(self._last, device=device))
+        return self._moved[device]
+
     def _make(self, rows: int, device: torch.device) -> BlockMask:
-        first, last = (torch.tensor(bounds, device=device) for bounds in (self._first, self._last))
+        first, last = self._bounds(device)
 
         def sees(batch: torch.Tensor, head: torch.Tensor, row: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
             return (first[key] <= row) & (row < last[key])
@@ -194,5 +209,8 @@ def _flex(
     v = torch.cat([*(values for _, values in kept), value], dim=1)
     mask = plan.masks.block_mask(query.shape[1], query.device)
     attend = _flex_attention(query.is_cuda)
-    out = attend(query[None], k[None], v[None], block_mask=mask, scale=scale, enable_gqa=True)
-    return out[0].transpose(0, 1)
+    finite = torch.isfinite(k).all(-1).all(0) & torch.isfinite(v).all(-1).all(0)
+    # A key that is not seen has weight 0, and 0 times NaN would be NaN in every row of its block.
+    k, v = torch.nan_to_num(k, 0.0, 0.0, 0.0), torch.nan_to_num(v, 0.0, 0.0, 0.0)
+    out = attend(query[None], k[None], v[None], block_mask=mask, scale=scale, enable_gqa=True)[0].transpose(0, 1)
+    return out.masked_fill(plan.masks.spoilt(finite, query.shape[1])[:, None, None], float("nan"))

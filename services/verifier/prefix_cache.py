@@ -144,7 +144,7 @@ class PrefixCache:
         node.children = {part_of(rest.key, 0, 1): rest}
 
     def _drop_unread(self, key: bytes, wanted: Sequence[int]) -> None:
-        """Remove a node at which a score is wanted that was never read, with what stands below it."""
+        """Forget from the first token on at which a score is wanted that was never read, with what stands below."""
         match = self._descend(key)
         known = match.scores
         missing = min((row for row in wanted if row < match.tokens and row not in known), default=None)
@@ -153,9 +153,17 @@ class PrefixCache:
         begin = 0
         for node in match.nodes:
             if missing < begin + length_of(node.key):
-                self._drop(node)
+                self._drop_from(node, missing - begin)
                 return
             begin += length_of(node.key)
+
+    def _drop_from(self, node: Node, at: int) -> None:
+        if at == 0:
+            self._drop(node)
+            return
+        self._split(node, at)
+        (rest,) = node.children.values()
+        self._drop(rest)
 
     def _drop(self, node: Node) -> None:
         stack = [node]

@@ -70,7 +70,9 @@ class LocalVerifier:
     async def ready(self) -> str | None:
         if self._batcher is None:
             return "the verifier's model is not loaded"
-        return None if self._batcher.alive else "the verifier's batch loop died"
+        if not self._batcher.alive:
+            return "the verifier's batch loop died"
+        return "the verifier's last batches all failed" if self._batcher.failing else None
 
     async def score(self, request: ScoreRequest) -> tuple[ScoreResponse, ScoreTimings]:
         model, batcher = self._loaded()

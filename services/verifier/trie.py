@@ -5,6 +5,7 @@ never by text: tokenised step by step or whole, ids differ at almost every joint
 """
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
@@ -79,9 +80,11 @@ class Packed:
 
     def row(self, sequence: int, position: int) -> int:
         """The row at which the token at `position` of `sequence` stands. Raises `KeyError` for a known position."""
-        for place in reversed(self.paths[sequence]):
-            segment = self.segments[place]
-            if segment.depth <= position < segment.depth + segment.end - segment.begin:
+        path = self.paths[sequence]
+        at = bisect_right(path, position, key=lambda place: self.segments[place].depth) - 1
+        if at >= 0:
+            segment = self.segments[path[at]]
+            if position < segment.depth + segment.end - segment.begin:
                 return segment.begin + position - segment.depth
         raise KeyError(position)
 

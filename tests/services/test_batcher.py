@@ -301,6 +301,72 @@ async def test_a_batch_that_the_device_cannot_hold_is_halved_until_it_can() -> N
     assert registry.get_sample_value("e2h_verifier_out_of_memory_total") == 3
 
 
+async def test_the_bound_falls_by_distinct_tokens_where_solutions_share_a_prompt() -> None:
+    def answer(batch: Sequence[Encoded]) -> list[RawScores]:
+        if len({e.ids[:end] for e in batch for end in range(1, len(e.ids) + 1)}) > 150:
+            raise DeviceOutOfMemory
+        return by_name(batch)
+
+    registry = CollectorRegistry()
+    sharing = [Encoded((1, *[0] * 100, *[name] * 20), (0,), None) for name in range(2, 8)]
+    async with running(open_model(answer), registry=registry) as batcher:
+        assert len(scores(await batcher.score(sharing))) == 6
+    assert registry.get_sample_value("e2h_verifier_max_batch_tokens") == 80
+
+
+async def test_who_waits_behind_a_full_batch_and_leaves_or_is_late_is_not_run() -> None:
+    model = FakeModel()
+
+    async def hurried(batcher: Batcher) -> "asyncio.Task[list[Scored | ItemTooLarge]]":
+        context.set_budget(0.05)
+        return await queued(batcher, item(3))
+
+    async with running(model, budget=30) as batcher:
+        first = await occupied(batcher, model)
+        leaving = await queued(batcher, item(2))
+        late = await asyncio.create_task(hurried(batcher))
+        staying = await queued(batcher, item(4))
+        await asyncio.sleep(0.1)  # all three stand behind the running batch now
+        leaving.cancel()
+        model.open.set()
+        outcomes = await asyncio.gather(first, late, staying, return_exceptions=True)
+    assert model.batches == [[1], [4]]
+    assert isinstance(outcomes[1], DeadlineExceeded)
+
+
+async def test_interactive_callers_wait_for_one_background_batch_at_most() -> None:
+    model = FakeModel()
+
+    async def in_background(batcher: Batcher, name: int) -> "asyncio.Task[list[Scored | ItemTooLarge]]":
+        context.set_priority("batch")
+        return await queued(batcher, item(name))
+
+    async with running(model, budget=20) as batcher:
+        first = await occupied(batcher, model)
+        background = [await asyncio.create_task(in_background(batcher, name)) for name in range(50, 58)]
+        await asyncio.sleep(0.02)
+        now = await queued(batcher, item(2))
+        model.open.set()
+        await asyncio.gather(first, now, *background)
+    assert model.batches[:2] == [[1], [2]]
+
+
+async def test_a_device_that_fails_every_batch_shows_it() -> None:
+    def broken(batch: Sequence[Encoded]) -> list[RawScores]:
+        raise RuntimeError("illegal memory access")
+
+    model = open_model(broken)
+    async with running(model) as batcher:
+        for _ in range(3):
+            assert not batcher.failing
+            with pytest.raises(InternalError):
+                await batcher.score([item(1)])
+        assert batcher.failing
+        model.answer = by_name
+        await batcher.score([item(1)])
+        assert not batcher.failing
+
+
 async def test_only_the_solution_that_fails_alone_errs() -> None:
     model = open_model(fits(200))
     async with running(model) as batcher:

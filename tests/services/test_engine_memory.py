@@ -12,8 +12,10 @@ from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierInfo
 from services.verifier import packed_attention
 from services.verifier.batcher import Batcher
+from services.verifier.cpu_linear import pack_linears
 from services.verifier.families.base import Encoded
 from services.verifier.head import Head, Linear
+from services.verifier.memory import keep_activations
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RewardModel
 
@@ -22,7 +24,9 @@ sizes = dict(vocab_size=500, hidden_size=256, intermediate_size=1024, num_hidden
 config = LlamaConfig(**sizes, max_position_embeddings=2048, attn_implementation=packed_attention.NAME)
 head = Head((Linear(torch.randn(1, 256), torch.zeros(1)),))
 info = VerifierInfo(id="m", context_length=2048, kind="prm", family="f", default_aggregation=Aggregation.MIN)
-model = RewardModel(LlamaModel(config).eval(), head, None, info, cache_bytes=CACHE)
+body = LlamaModel(config).eval()
+assert keep_activations(2**28) and pack_linears(body)  # as it is served
+model = RewardModel(body, head, None, info, cache_bytes=CACHE)
 draw = random.Random(0)
 prompt = [draw.randrange(500) for _ in range(200)]
 solution = lambda length: Encoded((*prompt, *(draw.randrange(500) for _ in range(length))), (250, 199 + length), None)

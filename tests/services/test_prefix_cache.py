@@ -95,14 +95,14 @@ def test_what_the_last_match_named_is_not_dropped() -> None:
     assert cache.nbytes == 3 * TOKEN_BYTES
 
 
-def test_a_score_that_was_never_read_is_computed_again_by_all_that_share_it() -> None:
+def test_from_a_score_that_was_never_read_on_all_that_share_it_compute_again() -> None:
     cache = PrefixCache(PLENTY)
     cache.match([key_of((1, 2, 3, 4))], [[]])
     cache.insert(None, key_of((1, 2, 3, 4)), kv_of((1, 2, 3, 4)), {3: 0.5})
     assert look(cache, (1, 2, 3, 4), rows=[3]).tokens == 4
     wants, shares = cache.match([key_of((1, 2, 3, 4)), key_of((1, 2, 9))], [[1], []])
-    assert (wants.tokens, shares.tokens) == (0, 0)
-    assert cache.nbytes == 0
+    assert (wants.tokens, shares.tokens) == (1, 1)
+    assert cache.nbytes == TOKEN_BYTES
 
 
 def test_halves_of_a_split_own_their_memory() -> None:

@@ -79,7 +79,8 @@ def test_the_scores_of_the_fixture_differ_enough_to_tell_rows_apart(checkpoint_o
 
 @pytest.fixture(scope="module")
 def oprm(checkpoint_of: CheckpointOf) -> RewardModel:
-    return load(checkpoint_of("oprm"))
+    # What was kept would answer the second time, whatever the batch.
+    return load(checkpoint_of("oprm"), prefix_cache_mib=0)
 
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
