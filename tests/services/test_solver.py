@@ -497,15 +497,15 @@ async def test_a_vote_that_nothing_decides_is_not_stopped() -> None:
 @pytest.mark.parametrize("strategy", [Strategy.WEIGHTED, Strategy.MAJORITY])
 async def test_a_lossless_stop_gives_the_answer_of_the_full_run_for_any_order(strategy: Strategy) -> None:
     sure = solution("42", "sure")
-    texts = [sure, sure + " ", sure + "  ", sure + "   ", BAD, OTHER]
-    full = await solve(FakeGenerator(texts), FakeVerifier(sure_of), request(6, strategy))
+    texts = [sure, sure + " ", sure + "  ", BAD, OTHER]
+    full = await solve(FakeGenerator(texts), FakeVerifier(sure_of), request(5, strategy))
     stopped = 0
-    for order in permutations(range(6)):
+    for order in permutations(range(5)):
         generator = FakeGenerator(texts, order=order)
-        response = await solve(generator, FakeVerifier(sure_of), request(6, strategy, early_stop=True))
+        response = await solve(generator, FakeVerifier(sure_of), request(5, strategy, early_stop=True))
         assert response.answer == full.answer == "42"
         stopped += response.stopped_early
-    assert stopped > 100
+    assert stopped > 40
 
 
 def sure_of(step: str) -> float:

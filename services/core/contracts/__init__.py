@@ -21,6 +21,7 @@ from services.core.contracts.base import (
     StopString,
     Wire,
 )
+from services.core.contracts.chat import ChatRequest
 from services.core.contracts.generation import (
     Completion,
     FinishReason,
@@ -85,6 +86,7 @@ __all__ = [
     "MAX_TEXT_CHARS",
     "Aggregates",
     "CandidateEvent",
+    "ChatRequest",
     "Completion",
     "EarlyStopChoice",
     "ErrorBody",

@@ -1,8 +1,8 @@
 """The orchestrator's contract: `POST /v1/solve` with the events of its stream, `POST /v1/vote`. Pure."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.aggregation import Aggregation
@@ -11,8 +11,15 @@ from services.core.contracts.generation import FinishReason, SolveSampling, refu
 from services.core.stopping import EarlyStop, can_stop_early
 from services.core.voting import Strategy
 
+
+def _no_number(choice: Any) -> Any:
+    if not isinstance(choice, bool | str):  # 1 equals true, and is not meant
+        raise PydanticCustomError("invalid_body", 'Input should be false, true, "lossless" or "confident"')
+    return choice
+
+
 # As a caller writes it: true is lossless.
-EarlyStopChoice = Literal[False, True, "lossless", "confident"]
+EarlyStopChoice = Annotated[Literal[False, True, "lossless", "confident"], BeforeValidator(_no_number)]
 
 
 class SolveRequest(Wire):
