@@ -43,12 +43,15 @@ def body(route: str, n: int, **fields: Any) -> dict[str, Any]:
 
 async def followed(app: FastAPI, **fields: Any) -> list[tuple[str, Wire]]:
     """The events of a streamed solve, each read as its contract type."""
-    async with served(app) as address, httpx2.AsyncClient(base_url=address.url) as client:
-        async with client.stream("POST", SOLVE, json=body(SOLVE, stream=True, **fields)) as response:
-            assert response.status_code == 200
-            assert response.headers["content-type"].startswith("text/event-stream")
-            source = httpx2.EventSource(response)
-            return [(e.event, EVENTS[e.event].model_validate_json(e.data)) async for e in source]
+    async with (
+        served(app) as address,
+        httpx2.AsyncClient(base_url=address.url) as client,
+        client.stream("POST", SOLVE, json=body(SOLVE, stream=True, **fields)) as response,
+    ):
+        assert response.status_code == 200
+        assert response.headers["content-type"].startswith("text/event-stream")
+        source = httpx2.EventSource(response)
+        return [(e.event, EVENTS[e.event].model_validate_json(e.data)) async for e in source]
 
 
 async def test_a_stream_tells_samples_scores_and_votes_and_ends_with_the_result() -> None:
