@@ -3,7 +3,6 @@
     E2HError                          status  code                       retryable
     ├── InvalidRequest                  422   invalid_body (or its own)  no
     │   ├── InvalidJson                 400   invalid_json               no
-    │   ├── BadRequest                  400   (that of the 422)          no
     │   ├── EmptyProblem                422   empty_problem              no
     │   ├── TooManyItems                422   too_many_items             no
     │   ├── ContextLengthExceeded       422   context_length_exceeded    no
@@ -59,12 +58,6 @@ class InvalidJson(InvalidRequest):
 
     status = 400
     code = "invalid_json"
-
-
-class BadRequest(InvalidRequest):
-    """An `InvalidRequest` as the OpenAI routes answer it: their schema knows 400, not 422."""
-
-    status = 400
 
 
 class EmptyProblem(InvalidRequest):

@@ -58,15 +58,16 @@ def log_cause(error: E2HError) -> None:
     _log.warning("fault", code=error.code, cause=None if cause is None else type(cause).__name__)
 
 
-def error_response(error: E2HError) -> Response:
-    """The envelope of `error`, with `Retry-After` where a retry is the advice."""
+def error_response(error: E2HError, status: int | None = None) -> Response:
+    """The envelope of `error`, with `Retry-After` where a retry is the advice; under `status` where a foreign schema
+    has another one for it."""
     headers = {}
     if error.status in (429, 503):
         headers = {"retry-after": str(_retry_after(error.retry_after_s)), "x-should-retry": "true"}
     if error.status == 413:
         headers = {"connection": "close"}  # what is left of the body will not be read
     content = envelope(error).model_dump_json()
-    return Response(content, status_code=error.status, media_type="application/json", headers=headers)
+    return Response(content, status_code=status or error.status, media_type="application/json", headers=headers)
 
 
 def _retry_after(predicted_s: float) -> int:

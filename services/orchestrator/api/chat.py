@@ -1,19 +1,20 @@
 """OpenAI's routes: `POST /v1/chat/completions`, streamed or not, `GET /v1/models`. No logic but the translation."""
 
 import time
-from collections.abc import AsyncGenerator, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.core.contracts import Message, SolveRequest, SolveResponse
 from services.core.contracts.chat import MODELS, ChatCompletion, ChatModel, ChatModels, ChatRequest
-from services.core.errors import BadRequest, InvalidRequest, ModelNotFound
+from services.core.errors import InvalidRequest, ModelNotFound
 from services.orchestrator.chat import Reply, solve_request
 from services.orchestrator.solver import Solver
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
+from services.runtime.faults import error_response
 from services.runtime.sse import KEEP_ALIVE_S, STREAMED, EventStream, encode_data, guarded, kept_alive
 
 _DONE = b"data: [DONE]\n\n"
@@ -43,13 +44,16 @@ def chat_router(solver: Solver, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter
         `e2h` takes the fields of `/v1/solve`; the model's name says the strategy. With `stream`, chunks: the role when
         the first sample has come, the selected solution when all have.
         """
-        with _as_bad_requests():
+        try:
             body = await read_body(request, ChatRequest, unknown_field="unsupported_parameter")
             asked, context = solve_request(body)
             if body.stream:
                 events = kept_alive(_chunks(solver, body, asked, context), keep_alive_s)
                 return EventStream(await while_connected(request, guarded(events)))
             return json_response(Reply(body).whole(await while_connected(request, solver.solve(asked, context))))
+        except InvalidRequest as error:
+            # What is 422 on our own routes is 400 in OpenAI's schema, with the same code.
+            return error_response(error, 400 if error.status == InvalidRequest.status else error.status)
 
     @router.get("/models", response_model=ChatModels)
     async def models() -> Response:
@@ -80,14 +84,3 @@ async def _chunks(
                 for chunk in reply.chunks(event):
                     yield encode_data(chunk)
     yield _DONE
-
-
-@contextmanager
-def _as_bad_requests() -> Iterator[None]:
-    """What is 422 on our own routes is 400 on these, with the same code."""
-    try:
-        yield
-    except InvalidRequest as error:
-        if error.status != InvalidRequest.status:
-            raise
-        raise BadRequest(error.message, param=error.param, code=error.code) from error
