@@ -4,11 +4,12 @@ import asyncio
 
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import GenerateRequest, GradeRequest
+from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest
 from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
@@ -54,12 +55,13 @@ class AllInOne:
             title="e2h",
             routers=[
                 solve_router(self.solver, self.grader),
+                chat_router(self.solver),
                 grade_router(self.grader),
                 scoring_router(self.verifier),
                 rerank_router(self.verifier),
                 generate_router(self.generator),
             ],
-            bodies=[*BODIES, *VERIFIER_BODIES, GradeRequest, GenerateRequest],
+            bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest],
             lifecycle=lifecycle,
             registry=self.registry,
             settings=runtime,

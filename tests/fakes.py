@@ -69,7 +69,8 @@ class FakeGenerator:
                 if index in self.holds:
                     await self.holds[index].wait()
                 self.delivered += 1
-                yield self._completion(index)
+                first = place == 0
+                yield self._completion(index).model_copy(update={"prompt_tokens": PROMPT_TOKENS if first else 0})
             self._maybe_fail(request.n)
         except (asyncio.CancelledError, GeneratorExit):
             self.cancelled += 1

@@ -11,9 +11,10 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.core.contracts import GenerateRequest, GradeRequest
+from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest
 from services.core.ports import Generator, Verifier
 from services.generator.api import generate_router, generator_router
+from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
 from services.orchestrator.metrics import SolveMetrics
@@ -36,7 +37,7 @@ def serving_app(
     return build_app(
         title="test",
         routers=routers,
-        bodies=[*BODIES, *VERIFIER_BODIES, GradeRequest, GenerateRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest],
         lifecycle=lifecycle,
         registry=registry or CollectorRegistry(),
         settings=settings or RuntimeSettings(),
@@ -58,6 +59,7 @@ def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSe
     solver = Solver(generator, verifier, grader, SolveMetrics(registry))
     routers = [
         solve_router(solver, grader),
+        chat_router(solver),
         grade_router(grader),
         scoring_router(verifier),
         rerank_router(verifier),

@@ -11,6 +11,7 @@ from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
 from services.core.equivalence import Mode
 from services.core.seeds import MAX_SEED
+from services.core.stopping import EarlyStop
 from services.core.voting import Strategy
 
 app = typer.Typer(
@@ -79,6 +80,9 @@ def solve(
     max_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW_TOKENS, help="Longest sample.")] = 1024,
     seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same samples.")] = None,
     reference: Annotated[str | None, typer.Option(help="The right answer, to be told whether it was found.")] = None,
+    early_stop: Annotated[
+        EarlyStop | None, typer.Option(help="End the sampling when the vote is decided, or probably is.")
+    ] = None,
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,
     url: Url = None,
@@ -97,6 +101,7 @@ def solve(
         max_tokens=max_tokens,
         seed=seed,
         reference=reference,
+        early_stop=early_stop,
     )
     raise typer.Exit(run_solve(options, generator, verifier, url, as_json))
 

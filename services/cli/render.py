@@ -38,7 +38,11 @@ def _headline(response: SolveResponse) -> Text:
     text = Text.assemble(("Answer: ", "bold"), (response.answer, "bold green"), f"   margin {response.margin:.2f}")
     if response.correct is not None:
         text.append("   right" if response.correct else "   wrong", "green" if response.correct else "red")
-    for flag, told in ((response.partial, "partial"), (response.degraded, "degraded to majority")):
+    for flag, told in (
+        (response.partial, "partial"),
+        (response.stopped_early, f"stopped early, {response.used} samples used"),
+        (response.degraded, "degraded to majority"),
+    ):
         if flag:
             text.append(f"   {told}", "yellow")
     return text

@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -12,9 +13,18 @@ from services.cli.remote import post
 from services.cli.render import show_solve
 from services.cli.settings import generator_settings, verifier_settings
 from services.core.aggregation import Aggregation
-from services.core.contracts import SolveRequest, SolveResponse, SolveSampling
+from services.core.contracts import (
+    CandidateEvent,
+    ScoreEvent,
+    SolveEvent,
+    SolveRequest,
+    SolveResponse,
+    SolveSampling,
+)
+from services.core.errors import InternalError
+from services.core.stopping import EarlyStop
 from services.core.voting import Strategy
-from services.orchestrator.run import Run, Sample
+from services.orchestrator.solver import Solver
 from services.runtime.logs import configure_logging
 from services.runtime.settings import RuntimeSettings
 
@@ -32,6 +42,7 @@ class SolveOptions:
     max_tokens: int
     seed: int | None
     reference: str | None
+    early_stop: EarlyStop | None
 
     def request(self) -> SolveRequest:
         """Raises pydantic's `ValidationError`, as the HTTP API would answer 422."""
@@ -43,6 +54,7 @@ class SolveOptions:
             sampling=SolveSampling(
                 temperature=self.temperature, top_p=self.top_p, max_tokens=self.max_tokens, seed=self.seed
             ),
+            early_stop=False if self.early_stop is None else self.early_stop.value,
             reference=self.reference,
         )
 
@@ -79,9 +91,18 @@ async def _solve_here(request: SolveRequest, generator: str | None, verifier: st
             loading = progress.add_task("loading models", total=None)
             await everything.start()
             progress.remove_task(loading)
-            return await everything.solver.solve(request, _Bars(progress, request))
+            return await _follow(everything.solver, request, _Bars(progress, request))
     finally:
         await everything.close()
+
+
+async def _follow(solver: Solver, request: SolveRequest, bars: "_Bars") -> SolveResponse:
+    async with aclosing(solver.events(request)) as events:
+        async for event in events:
+            if isinstance(event, SolveResponse):
+                return event
+            bars.show(event)
+    raise InternalError("the solve ended without its last event")
 
 
 class _Bars:
@@ -92,10 +113,11 @@ class _Bars:
         self._sampled = progress.add_task("sampled", total=request.n)
         self._scored = progress.add_task("scored", total=request.n) if request.strategy.needs_scores else None
 
-    def __call__(self, run: Run, _: Sample) -> None:
-        self._progress.update(self._sampled, completed=len(run.arrived))
-        if self._scored is not None:
-            self._progress.update(self._scored, completed=sum(s.scored is not None for s in run.arrived))
+    def show(self, event: SolveEvent) -> None:
+        if isinstance(event, CandidateEvent):
+            self._progress.advance(self._sampled)
+        elif isinstance(event, ScoreEvent) and self._scored is not None:
+            self._progress.advance(self._scored)
 
 
 def _progress() -> Progress:

@@ -79,6 +79,11 @@ class Selection:
         return self.winner.best_member if self.winner else None
 
     @property
+    def voters(self) -> int:
+        """How many candidates had a vote."""
+        return sum(c.votes for c in self.classes)
+
+    @property
     def margin(self) -> float:
         """The winner's share of the deciding weight minus the runner-up's: 1 when unopposed, 0 when empty."""
         strengths = [_strength(c, self.strategy) for c in self.classes]

@@ -88,12 +88,14 @@ class VllmGenerator:
             for index in range(request.n)
         ]
         self._running.update(samples)
-        tokens = 0
+        tokens, first = 0, True
         try:
             for finished in asyncio.as_completed(samples):
                 completion = await finished
                 tokens += completion.tokens
-                yield completion
+                # The prompt is computed once, for whichever sample was first.
+                yield completion.model_copy(update={"prompt_tokens": len(prompt) if first else 0})
+                first = False
             usage = GenerationUsage(prompt_tokens=len(prompt), completion_tokens=tokens)
             yield GenerateDone(id=request_id, model=info.id, usage=usage)
         finally:

@@ -7,7 +7,8 @@ import httpx2
 import openai
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import GradeRequest
+from services.core.contracts import ChatRequest, GradeRequest
+from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.solve import BODIES, solve_router
 from services.orchestrator.clients.generator import HttpGenerator
@@ -38,11 +39,12 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
         # The verifier's routes, passed through, so that one public port is enough.
         routers=[
             solve_router(solver, grader),
+            chat_router(solver),
             grade_router(grader),
             scoring_router(verifier),
             rerank_router(verifier),
         ],
-        bodies=[*BODIES, *VERIFIER_BODIES, GradeRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest],
         lifecycle=lifecycle,
         registry=registry,
         settings=runtime,

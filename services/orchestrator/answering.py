@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 from services.core.contracts import (
     ModelPair,
-    ScoredStep,
     SolveCandidate,
     SolveClass,
     SolveResponse,
@@ -36,7 +35,8 @@ def build_response(run: Run, selection: Selection, correct: bool | None, respons
         classes=classes,
         candidates=candidates,
         partial=run.partial,
-        stopped_early=False,
+        stopped_early=run.stopped_early,
+        used=len(run.decided),
         degraded="majority" if run.degraded else None,
         usage=SolveUsage(
             prompt_tokens=run.prompt_tokens,
@@ -63,14 +63,11 @@ def solve_classes(classes: Sequence[AnswerClass]) -> list[SolveClass]:
 
 def _candidate(run: Run, sample: Sample) -> SolveCandidate:
     scored = sample.scored
-    scores: list[float | None] = [step.score for step in scored.steps] if scored else []
-    # An ORM scores no steps; they are shown all the same.
-    scores += [None] * (len(sample.steps) - len(scores))
     return SolveCandidate(
         index=sample.index,
         text=sample.completion.text,
         answer=sample.answer,
-        steps=[ScoredStep(text=text, score=score) for text, score in zip(sample.steps, scores, strict=True)],
+        steps=sample.shown_steps(),
         outcome=scored.outcome if scored else None,
         score=sample.value(run.aggregation),
         first_error=scored.first_error if scored else None,

@@ -22,12 +22,18 @@ class SolveMetrics:
         self._margin = Histogram(
             "e2h_solve_margin", "Margin of the vote", registry=registry, buckets=tuple(i / 10 for i in range(11))
         )
+        self._saved = Counter(
+            "e2h_solve_samples_saved_total", "Samples that an early stop left out", ("strategy",), registry=registry
+        )
         self._unanswered = Counter("e2h_solves_unanswered_total", "Solves without an answer", registry=registry)
 
-    def observe(self, response: SolveResponse) -> None:
+    def observe(self, response: SolveResponse, n: int) -> None:
+        """Count a solve that was asked for `n` samples."""
         strategy = response.strategy.value
         self._solves.labels(strategy, str(response.partial).lower(), response.degraded or "no").inc()
         self._seconds.labels(strategy).observe(response.timings_ms.total / 1000)
+        if response.stopped_early:
+            self._saved.labels(strategy).inc(n - response.used)
         for candidate in response.candidates:
             self._candidates.labels((candidate.excluded or "voted").partition(":")[0]).inc()
         if response.answer is None:

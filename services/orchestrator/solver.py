@@ -3,7 +3,7 @@
 import asyncio
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
 
 import structlog
@@ -13,14 +13,17 @@ from services.core.contracts import (
     Completion,
     GenerateDone,
     GenerateRequest,
+    Message,
     Sampling,
     ScoreRequest,
     ScoreResponse,
     SolutionInput,
     SolutionScore,
+    SolveEvent,
     SolveRequest,
     SolveResponse,
     VerifierInfo,
+    VoteEvent,
 )
 from services.core.equivalence import Mode
 from services.core.errors import (
@@ -34,7 +37,8 @@ from services.core.errors import (
 )
 from services.core.ports import Generator, Grader, Verifier
 from services.core.steps import split_steps
-from services.core.voting import select
+from services.core.stopping import may_stop
+from services.core.voting import Selection, select
 from services.orchestrator.answering import build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
@@ -44,7 +48,9 @@ _log = structlog.get_logger("e2h.solver")
 # What on_verifier_failure="majority" forgives: the verifier's troubles, not the caller's mistakes.
 _VERIFIER_TROUBLES = (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract, InternalError)
 
-Observer = Callable[[Run, Sample], None]
+
+class _Settled(Exception):
+    """The vote is decided: ends the samples and scores that still run."""
 
 
 class Solver:
@@ -56,34 +62,46 @@ class Solver:
         self._grader = grader
         self._metrics = metrics
 
-    async def solve(self, request: SolveRequest, observe: Observer | None = None) -> SolveResponse:
-        """Sample n solutions, score them while others are still being sampled, choose.
+    async def events(self, request: SolveRequest, context: Sequence[Message] = ()) -> AsyncGenerator[SolveEvent, None]:
+        """Sample n solutions, score them while others are still being sampled, choose; the last event is the answer.
 
-        `observe` is called in the event loop when a sample arrives and again when it is scored. Raises what the ports
-        raise; `InvalidRequest` when the verifier cannot give the aggregation that is asked for.
+        A `CandidateEvent` as each sample comes, a `ScoreEvent` as each is scored, and where the request asks for a
+        stream or an early stop a `VoteEvent` as the vote changes. `context` are the turns of a conversation before
+        the problem. Closing the iterator, or cancelling its consumer, stops every sample and every score. Raises what
+        the ports raise; `InvalidRequest` when the verifier cannot give the aggregation that is asked for.
         """
-        began = time.perf_counter()
-        generator = await self._generator.info()
-        run = Run(request=request, generator=generator.id, began=began, observe=observe)
-        await self._meet_verifier(run)
-        await self._sample_and_score(run)
-        candidates = [sample.candidate(run.voting_aggregation) for sample in run.samples]
-        selection = select(candidates, run.voting_strategy, await keys_of(candidates, self._grader))
-        correct = await self._is_correct(selection.answer, request.reference)
-        response = build_response(run, selection, correct, f"solve-{uuid.uuid4().hex}")
-        self._metrics.observe(response)
-        return response if request.include_candidates else response.model_copy(update={"candidates": []})
+        run = Run(request=request, generator="", began=time.perf_counter(), context=context)
+        working = asyncio.create_task(self._work(run))
+        working.add_done_callback(lambda _: run.events.put_nowait(None))
+        try:
+            while (event := await run.events.get()) is not None:
+                yield event
+            yield working.result()
+        finally:
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    async def solve(self, request: SolveRequest, context: Sequence[Message] = ()) -> SolveResponse:
+        """The last of the `events`."""
+        async with aclosing(self.events(request, context)) as events:
+            async for event in events:
+                if isinstance(event, SolveResponse):
+                    return event
+        raise InternalError("internal error; the log has the request id")
 
     async def default_aggregation(self) -> Aggregation:
         """The aggregation of the verifier's family."""
         return (await self._verifier.info()).default_aggregation
 
-    async def _is_correct(self, answer: str | None, reference: str | None) -> bool | None:
-        """Whether the answer is the reference, which forgives units and the like; None without a reference."""
-        if reference is None or answer is None:
-            return None if reference is None else False
-        (verdict,) = await self._grader.grade([(reference, answer)], Mode.REFERENCE)
-        return verdict.equal
+    async def _work(self, run: Run) -> SolveResponse:
+        run.generator = (await self._generator.info()).id
+        await self._meet_verifier(run)
+        await self._sample_and_score(run)
+        selection = await self._choose(run)
+        correct = await self._is_correct(selection.answer, run.request.reference)
+        response = build_response(run, selection, correct, f"solve-{uuid.uuid4().hex}")
+        self._metrics.observe(response, run.request.n)
+        return response if run.request.include_candidates else response.model_copy(update={"candidates": []})
 
     async def _meet_verifier(self, run: Run) -> None:
         if not run.request.strategy.needs_scores:
@@ -99,25 +117,32 @@ class Solver:
 
     async def _sample_and_score(self, run: Run) -> None:
         try:
-            # The first score that fails ends the sampling too: its answer could no longer come.
-            async with asyncio.TaskGroup() as scoring:
-                await self._sample(run, scoring)
+            # The first score that fails ends the sampling too: its answer could no longer come. So does a vote that
+            # is decided.
+            async with asyncio.TaskGroup() as work:
+                await self._sample(run, work)
                 run.mark("generate")
         except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
+            if not run.stopped_early:
+                raise failures.exceptions[0] from None
+            run.mark("generate")
         run.mark("verify")
 
-    async def _sample(self, run: Run, scoring: asyncio.TaskGroup) -> None:
+    async def _sample(self, run: Run, work: asyncio.TaskGroup) -> None:
         request = run.request
-        sampling = Sampling(**request.sampling.model_dump())
-        generation = GenerateRequest(problem=request.problem, n=request.n, sampling=sampling)
+        generation = GenerateRequest(
+            problem=request.problem,
+            messages=list(run.context) or None,
+            n=request.n,
+            sampling=Sampling(**request.sampling.model_dump()),
+        )
         try:
             async with aclosing(self._generator.generate(generation)) as events:
                 async for event in events:
                     if isinstance(event, GenerateDone):
                         run.prompt_tokens = event.usage.prompt_tokens
                         return
-                    self._take(run, event, scoring)
+                    self._take(run, event, work)
             raise UpstreamContract("the generator ended without its last event")
         except (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract) as error:
             if not run.arrived:
@@ -125,23 +150,70 @@ class Solver:
             _log.warning("generator failed midway", sampled=len(run.samples), n=request.n, code=error.code)
             run.partial = True
 
-    def _take(self, run: Run, completion: Completion, scoring: asyncio.TaskGroup) -> None:
+    def _take(self, run: Run, completion: Completion, work: asyncio.TaskGroup) -> None:
         sample = Sample(completion, split_steps(completion.text))
         original = run.add(sample)
         if original is sample and run.scores_wanted and sample.steps:
-            scoring.create_task(self._score(run, sample))
+            work.create_task(self._score(run, sample, work))
+        if run.is_decided(sample):
+            self._count(run, work)
 
-    async def _score(self, run: Run, sample: Sample) -> None:
+    async def _score(self, run: Run, sample: Sample, work: asyncio.TaskGroup) -> None:
         request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
         try:
             response, _ = await self._verifier.score(request)
-            sample.score = _checked(response, sample)
+            score = _checked(response, sample)
         except _VERIFIER_TROUBLES as error:
             self._degrade(run, error)
-            return
-        run.verifier_tokens += response.usage.tokens
-        run.verifier_tokens_computed += response.usage.tokens_computed
-        run.notify(sample)
+        else:
+            run.verifier_tokens += response.usage.tokens
+            run.verifier_tokens_computed += response.usage.tokens_computed
+            run.judge(sample, score)
+        self._count(run, work)
+
+    def _count(self, run: Run, work: asyncio.TaskGroup) -> None:
+        """Have the vote taken again, if anyone wants it; changes that come during a vote are in the next one."""
+        run.recount = True
+        if run.votes_on_the_way and not run.counting:
+            run.counting = True
+            work.create_task(self._vote_on_the_way(run))
+
+    async def _vote_on_the_way(self, run: Run) -> None:
+        rule, n = run.request.stop_rule, run.request.n
+        try:
+            while run.recount:
+                run.recount = False
+                decided = run.decided
+                try:
+                    selection = await self._selection(run)
+                except Overloaded:
+                    continue  # the vote that counts is the last one
+                run.tell(VoteEvent(answer=selection.answer, margin=selection.margin, n=selection.voters))
+                if rule is not None and may_stop(rule, selection, n, decided):
+                    run.stopped_early = True
+                    raise _Settled
+        finally:
+            run.counting = False
+
+    async def _choose(self, run: Run) -> Selection:
+        selection = await self._selection(run)
+        unscored = selection.winner is None and run.scores_wanted and any(s.answer is not None for s in run.arrived)
+        if not unscored or run.request.on_verifier_failure == "fail":
+            return selection
+        self._degrade(run, UpstreamContract("the verifier scored no solution"))
+        return await self._selection(run)
+
+    async def _selection(self, run: Run) -> Selection:
+        """The vote among the samples so far."""
+        candidates, strategy = run.candidates(), run.voting_strategy
+        return select(candidates, strategy, await keys_of(candidates, self._grader, run.keys))
+
+    async def _is_correct(self, answer: str | None, reference: str | None) -> bool | None:
+        """Whether the answer is the reference, which forgives units and the like; None without a reference."""
+        if reference is None or answer is None:
+            return None if reference is None else False
+        (verdict,) = await self._grader.grade([(reference, answer)], Mode.REFERENCE)
+        return verdict.equal
 
     def _degrade(self, run: Run, error: E2HError) -> None:
         if run.request.on_verifier_failure == "fail":

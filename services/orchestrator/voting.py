@@ -24,10 +24,15 @@ async def vote(request: VoteRequest, aggregation: Aggregation, grader: Grader) -
     )
 
 
-async def keys_of(candidates: Sequence[Candidate], grader: Grader) -> Callable[[str], str]:
-    """The class of each candidate's answer, named by `grader`."""
-    answers = list(dict.fromkeys(c.answer for c in candidates if c.answer is not None))
-    return dict(zip(answers, await grader.keys(answers), strict=True)).__getitem__
+async def keys_of(
+    candidates: Sequence[Candidate], grader: Grader, known: dict[str, str] | None = None
+) -> Callable[[str], str]:
+    """The class of each candidate's answer, named by `grader`; what it names is remembered in `known`."""
+    keys = {} if known is None else known
+    answers = list(dict.fromkeys(c.answer for c in candidates if c.answer is not None and c.answer not in keys))
+    if answers:
+        keys.update(zip(answers, await grader.keys(answers), strict=True))
+    return keys.__getitem__
 
 
 def _candidates(request: VoteRequest, aggregation: Aggregation) -> list[Candidate]:

@@ -23,15 +23,18 @@ Model = TypeVar("Model", bound=BaseModel)
 Result = TypeVar("Result")
 
 
-async def read_body(request: Request, model: type[Model]) -> Model:
-    """The validated body. Raises the `InvalidRequest` that says what is wrong with it."""
+async def read_body(request: Request, model: type[Model], unknown_field: str = InvalidRequest.code) -> Model:
+    """The validated body. Raises the `InvalidRequest` that says what is wrong with it.
+
+    `unknown_field` is the code of a field that `model` does not have.
+    """
     raw = await _read_bytes(request, request.app.state.max_body_bytes)
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
         if _holds_lone_surrogate(raw):
             raise InvalidRequest("a string holds a lone surrogate", code="invalid_unicode") from None
-        raise invalid_request(error) from None
+        raise invalid_request(error, unknown_field) from None
 
 
 async def _read_bytes(request: Request, limit: int) -> bytes:

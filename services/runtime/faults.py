@@ -30,6 +30,7 @@ _CODES = {
     "empty_problem": EmptyProblem.code,
     "identical_samples": "identical_samples",
     "unsupported_parameter": "unsupported_parameter",
+    "unsupported_content": "unsupported_content",
     "empty": "empty",
     "too_short": "empty",
     "finite_number": "not_finite",
@@ -57,15 +58,16 @@ def log_cause(error: E2HError) -> None:
     _log.warning("fault", code=error.code, cause=None if cause is None else type(cause).__name__)
 
 
-def error_response(error: E2HError) -> Response:
-    """The envelope of `error`, with `Retry-After` where a retry is the advice."""
+def error_response(error: E2HError, status: int | None = None) -> Response:
+    """The envelope of `error`, with `Retry-After` where a retry is the advice; under `status` where a foreign schema
+    has another one for it."""
     headers = {}
     if error.status in (429, 503):
         headers = {"retry-after": str(_retry_after(error.retry_after_s)), "x-should-retry": "true"}
     if error.status == 413:
         headers = {"connection": "close"}  # what is left of the body will not be read
     content = envelope(error).model_dump_json()
-    return Response(content, status_code=error.status, media_type="application/json", headers=headers)
+    return Response(content, status_code=status or error.status, media_type="application/json", headers=headers)
 
 
 def _retry_after(predicted_s: float) -> int:
@@ -74,8 +76,11 @@ def _retry_after(predicted_s: float) -> int:
     return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(spread)))
 
 
-def invalid_request(error: ValidationError) -> InvalidRequest:
-    """The one error that stands for everything pydantic found; code and param are those of the first."""
+def invalid_request(error: ValidationError, unknown_field: str = InvalidRequest.code) -> InvalidRequest:
+    """The one error that stands for everything pydantic found; code and param are those of the first.
+
+    `unknown_field` is the code of a field that the contract does not have.
+    """
     if error.error_count() > _MAX_DESCRIBED:
         return InvalidRequest(f"more than {_MAX_DESCRIBED} faults")
     found = error.errors(include_url=False, include_context=False)
@@ -83,7 +88,8 @@ def invalid_request(error: ValidationError) -> InvalidRequest:
     if first["type"] == "json_invalid":
         return InvalidJson(first["msg"])
     text = "; ".join(_describe(e) for e in found[:_MAX_REPORTED])
-    return InvalidRequest(text, param=_param(first["loc"]) or None, code=_code(first))
+    code = unknown_field if first["type"] == "extra_forbidden" else _code(first)
+    return InvalidRequest(text, param=_param(first["loc"]) or None, code=code)
 
 
 def _describe(error: ErrorDetails) -> str:

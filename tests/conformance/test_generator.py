@@ -84,7 +84,13 @@ async def test_a_sample_keeps_all_that_is_known_of_it(reach: Reach) -> None:
     async with reach(FakeGenerator(["x"], finish_reasons={0: "length"})) as generator:
         sample, _ = await everything(generator, request(1))
     assert sample == Completion(
-        index=0, text="x", tokens=TOKENS_OF_A_SAMPLE, finish_reason="length", logprob=-1.5, seed=1000
+        index=0,
+        text="x",
+        tokens=TOKENS_OF_A_SAMPLE,
+        finish_reason="length",
+        logprob=-1.5,
+        seed=1000,
+        prompt_tokens=PROMPT_TOKENS,
     )
 
 

@@ -107,6 +107,15 @@ async def test_usage_is_summed_over_the_requests() -> None:
     completions, done = await run(OpenAIServer(), request(4))
     assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (44, 28)
     assert [c.tokens for c in completions] == [7] * 4
+    assert [c.prompt_tokens for c in completions] == [11] * 4  # each request reads the prompt
+
+
+async def test_text_completions_refuse_a_conversation() -> None:
+    server = OpenAIServer()
+    with pytest.raises(InvalidRequest) as caught:
+        await run(server, request(1, messages=[Message(role="system", content="s")]), "easy-to-hard")
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "messages")
+    assert server.bodies == []
 
 
 @pytest.mark.parametrize("style", ["chat", "easy-to-hard"])

@@ -1,13 +1,29 @@
 """The story of one request, with fakes on both sides: overlap, duplicates, exclusions, failures, cancellation."""
 
 import asyncio
+from contextlib import aclosing
 from itertools import permutations
 
 import pytest
 from prometheus_client import CollectorRegistry
 
 from services.core.aggregation import Aggregation
-from services.core.contracts import ItemError, SolveCandidate, SolveRequest, SolveResponse, SolveSampling, VerifierKind
+from services.core.contracts import (
+    CandidateEvent,
+    ItemError,
+    Message,
+    ScoreEvent,
+    ScoreRequest,
+    ScoreResponse,
+    ScoreTimings,
+    SolveCandidate,
+    SolveEvent,
+    SolveRequest,
+    SolveResponse,
+    SolveSampling,
+    VerifierKind,
+    VoteEvent,
+)
 from services.core.errors import (
     ContextLengthExceeded,
     E2HError,
@@ -20,7 +36,6 @@ from services.core.errors import (
 )
 from services.core.voting import Strategy
 from services.orchestrator.metrics import SolveMetrics
-from services.orchestrator.run import Run, Sample
 from services.orchestrator.solver import Solver
 from tests.fakes import (
     PROMPT_TOKENS,
@@ -370,12 +385,160 @@ async def test_a_failed_score_stops_samples_and_the_other_scores() -> None:
     assert verifier.cancelled == 1
 
 
-async def test_an_observer_sees_every_sample_and_every_score() -> None:
-    seen: list[tuple[int, bool]] = []
+async def followed(generator: FakeGenerator, verifier: FakeVerifier, asked: SolveRequest) -> list[SolveEvent]:
+    async with aclosing(make_solver(generator, verifier).events(asked)) as events:
+        return [event async for event in events]
 
-    def observe(run: Run, sample: Sample) -> None:
-        seen.append((sample.index, sample.scored is not None))
 
-    solver = make_solver(FakeGenerator([GOOD, BAD]), FakeVerifier(score_of))
-    await solver.solve(request(2), observe)
-    assert sorted(seen) == [(0, False), (0, True), (1, False), (1, True)]
+async def test_the_events_tell_every_sample_and_every_score_and_end_with_the_answer() -> None:
+    events = await followed(FakeGenerator([GOOD, BAD]), FakeVerifier(score_of), request(2))
+    assert sorted(e.index for e in events if isinstance(e, CandidateEvent)) == [0, 1]
+    assert {e.index: e.score for e in events if isinstance(e, ScoreEvent)} == {0: 0.75, 1: 0.25}
+    assert [type(e) for e in events].index(SolveResponse) == len(events) - 1
+    assert not any(isinstance(e, VoteEvent) for e in events)  # nobody asked for the leader on the way
+
+
+async def test_twins_of_a_scored_text_are_told_their_score_each() -> None:
+    events = await followed(FakeGenerator([BAD, GOOD, BAD, BAD]), FakeVerifier(score_of), request(4))
+    assert {e.index: e.score for e in events if isinstance(e, ScoreEvent)} == {0: 0.25, 1: 0.75, 2: 0.25, 3: 0.25}
+
+
+async def test_a_solution_that_cannot_be_scored_is_told_with_the_reason() -> None:
+    fault = ItemError(code="non_finite", message="no probability")
+    events = await followed(FakeGenerator([GOOD]), FakeVerifier(error_of=lambda text: fault), request(1))
+    (told,) = [e for e in events if isinstance(e, ScoreEvent)]
+    assert (told.score, told.error, [s.score for s in told.steps]) == (None, "non_finite", [None])
+
+
+@pytest.mark.parametrize("strategy", [Strategy.WEIGHTED, Strategy.MAJORITY, Strategy.BEST_OF_N])
+async def test_a_stream_tells_the_leader_on_the_way_and_the_last_vote_is_the_answer(strategy: Strategy) -> None:
+    generator = FakeGenerator([BAD, GOOD, GOOD], order=[0, 1, 2])
+    events = await followed(generator, FakeVerifier(score_of), request(3, strategy, stream=True))
+    votes = [e for e in events if isinstance(e, VoteEvent)]
+    response = events[-1]
+    assert isinstance(response, SolveResponse)
+    assert [v.n for v in votes] == sorted(v.n for v in votes)
+    assert (votes[-1].answer, votes[-1].margin, votes[-1].n) == (response.answer, response.margin, 3)
+
+
+async def test_streamed_or_not_the_answer_is_the_same() -> None:
+    answers = [
+        await solve(FakeGenerator([GOOD, BAD, OTHER]), FakeVerifier(score_of), request(6, stream=stream))
+        for stream in (False, True)
+    ]
+    plain, streamed = (a.model_dump(exclude={"id", "timings_ms"}) for a in answers)
+    assert plain == streamed
+
+
+async def test_leaving_the_events_stops_samples_and_scores() -> None:
+    generator = FakeGenerator([GOOD, BAD], holds={1: asyncio.Event()})
+    verifier = FakeVerifier(score_of, hold=asyncio.Event())
+    async with aclosing(make_solver(generator, verifier).events(request(2))) as events:
+        assert isinstance(await anext(events), CandidateEvent)
+        await verifier.began.wait()
+    assert (generator.cancelled, verifier.cancelled) == (1, 1)
+
+
+# --- early stop ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rule", [True, "lossless", "confident"])
+async def test_a_decided_vote_ends_the_sampling(rule: bool | str) -> None:
+    never = asyncio.Event()
+    generator = FakeGenerator([GOOD], holds=dict.fromkeys(range(6, 10), never))
+    perfect = FakeVerifier(lambda step: 1.0)
+    response = await asyncio.wait_for(solve(generator, perfect, request(10, early_stop=rule)), timeout=5)
+    assert (response.answer, response.stopped_early, response.partial) == ("42", True, False)
+    assert response.used == len(response.candidates) <= 6
+    assert generator.cancelled == 1
+
+
+async def test_a_decided_vote_drops_the_scores_that_are_still_computed() -> None:
+    # Six of ten say the same with score 1; the others have come and wait for a verifier that never answers.
+    slow = FakeVerifier(lambda step: 1.0)
+    never = asyncio.Event()
+
+    class OneIsNeverScored(FakeVerifier):
+        async def score(self, asked: ScoreRequest) -> tuple[ScoreResponse, ScoreTimings]:
+            if "other" in (asked.solutions[0].text or ""):
+                slow.hold = never
+                return await FakeVerifier.score(slow, asked)
+            return await super().score(asked)
+
+    generator = FakeGenerator([OTHER, *[GOOD] * 9])
+    response = await asyncio.wait_for(
+        solve(generator, OneIsNeverScored(lambda step: 1.0), request(10, early_stop=True)), timeout=5
+    )
+    assert (response.answer, response.stopped_early, slow.cancelled) == ("42", True, 1)
+    assert response.candidates[0].excluded == "not_scored"
+    assert response.used < len(response.candidates)
+
+
+async def test_an_early_stop_of_a_majority_needs_no_scores() -> None:
+    generator = FakeGenerator([GOOD], holds={3: asyncio.Event()})
+    asked = request(4, Strategy.MAJORITY, early_stop=True)
+    response = await asyncio.wait_for(solve(generator, FakeVerifier(), asked), timeout=5)
+    # Two votes of four and the lowest index are enough: a tie would still be won.
+    assert (response.answer, response.stopped_early) == ("42", True)
+    assert response.used in (2, 3)
+
+
+async def test_without_early_stop_every_sample_is_drawn() -> None:
+    response = await solve(FakeGenerator([GOOD]), FakeVerifier(lambda step: 1.0), request(10))
+    assert (response.stopped_early, response.used, len(response.candidates)) == (False, 10, 10)
+
+
+async def test_a_vote_that_nothing_decides_is_not_stopped() -> None:
+    generator = FakeGenerator([GOOD, BAD])
+    response = await solve(generator, FakeVerifier(), request(6, early_stop="lossless"))
+    assert (response.stopped_early, response.used) == (False, 6)
+
+
+@pytest.mark.parametrize("strategy", [Strategy.WEIGHTED, Strategy.MAJORITY])
+async def test_a_lossless_stop_gives_the_answer_of_the_full_run_for_any_order(strategy: Strategy) -> None:
+    sure = solution("42", "sure")
+    texts = [sure, sure + " ", sure + "  ", BAD, OTHER]
+    full = await solve(FakeGenerator(texts), FakeVerifier(sure_of), request(5, strategy))
+    stopped = 0
+    for order in permutations(range(5)):
+        generator = FakeGenerator(texts, order=order)
+        response = await solve(generator, FakeVerifier(sure_of), request(5, strategy, early_stop=True))
+        assert response.answer == full.answer == "42"
+        stopped += response.stopped_early
+    assert stopped > 40
+
+
+def sure_of(step: str) -> float:
+    return 1.0 if step.startswith("sure") else score_of(step)
+
+
+async def test_the_tokens_of_the_prompt_are_told_though_the_last_event_never_comes() -> None:
+    generator = FakeGenerator([GOOD])
+    response = await solve(generator, FakeVerifier(lambda step: 1.0), request(10, early_stop=True))
+    assert response.stopped_early
+    assert response.usage.prompt_tokens == PROMPT_TOKENS
+
+
+async def test_an_early_stop_is_counted() -> None:
+    registry = CollectorRegistry()
+    solver = make_solver(FakeGenerator([GOOD]), FakeVerifier(lambda step: 1.0), registry)
+    response = await solver.solve(request(10, early_stop=True))
+    saved = registry.get_sample_value("e2h_solve_samples_saved_total", {"strategy": "weighted"})
+    assert saved == 10 - response.used > 0
+
+
+async def test_where_the_verifier_could_score_nothing_the_majority_answers_if_asked() -> None:
+    fault = ItemError(code="non_finite", message="no probability")
+    verifier = FakeVerifier(error_of=lambda text: fault)
+    generator = FakeGenerator([GOOD, BAD, BAD])
+    strict = await solve(generator, verifier, request(3))
+    assert (strict.answer, strict.degraded) == (None, None)
+    lenient = await solve(generator, verifier, request(3, on_verifier_failure="majority"))
+    assert (lenient.answer, lenient.degraded) == ("41", "majority")
+
+
+async def test_the_turns_before_the_problem_reach_the_generator() -> None:
+    generator = FakeGenerator([GOOD])
+    context = [Message(role="system", content="Be brief."), Message(role="assistant", content="Ask.")]
+    await make_solver(generator, FakeVerifier()).solve(request(1), context)
+    assert generator.requests[0].messages == context

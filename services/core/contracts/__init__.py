@@ -21,6 +21,7 @@ from services.core.contracts.base import (
     StopString,
     Wire,
 )
+from services.core.contracts.chat import ChatRequest
 from services.core.contracts.generation import (
     Completion,
     FinishReason,
@@ -56,15 +57,20 @@ from services.core.contracts.scoring import (
     VerifierModels,
 )
 from services.core.contracts.solving import (
+    CandidateEvent,
+    EarlyStopChoice,
     ModelPair,
     ScoredStep,
+    ScoreEvent,
     SolveCandidate,
     SolveClass,
+    SolveEvent,
     SolveRequest,
     SolveResponse,
     SolveTimings,
     SolveUsage,
     VoteCandidate,
+    VoteEvent,
     VoteRequest,
     VoteResponse,
 )
@@ -79,7 +85,10 @@ __all__ = [
     "MAX_STOP_CHARS",
     "MAX_TEXT_CHARS",
     "Aggregates",
+    "CandidateEvent",
+    "ChatRequest",
     "Completion",
+    "EarlyStopChoice",
     "ErrorBody",
     "ErrorEnvelope",
     "FinishReason",
@@ -105,6 +114,7 @@ __all__ = [
     "RerankResult",
     "RerankUsage",
     "Sampling",
+    "ScoreEvent",
     "ScoreRequest",
     "ScoreResponse",
     "ScoreTimings",
@@ -114,6 +124,7 @@ __all__ = [
     "SolutionScore",
     "SolveCandidate",
     "SolveClass",
+    "SolveEvent",
     "SolveRequest",
     "SolveResponse",
     "SolveSampling",
@@ -125,6 +136,7 @@ __all__ = [
     "VerifierKind",
     "VerifierModels",
     "VoteCandidate",
+    "VoteEvent",
     "VoteRequest",
     "VoteResponse",
     "Wire",

@@ -60,7 +60,11 @@ FinishReason = Literal["stop", "length", "cancelled"]
 
 
 class Completion(Wire):
-    """One finished sample. `logprob` is the sum over its tokens, in nats; None when the engine does not tell."""
+    """One finished sample. `logprob` is the sum over its tokens, in nats; None when the engine does not tell.
+
+    `prompt_tokens` are those that were read for this sample and told of no other, so that their sum is right whenever
+    the sampling ends.
+    """
 
     index: int
     text: str
@@ -68,6 +72,7 @@ class Completion(Wire):
     finish_reason: FinishReason
     logprob: float | None
     seed: int
+    prompt_tokens: int = 0
 
 
 class GenerationUsage(Wire):

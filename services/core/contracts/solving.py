@@ -1,14 +1,25 @@
-"""The orchestrator's contract: `POST /v1/solve`, `POST /v1/vote`. Pure."""
+"""The orchestrator's contract: `POST /v1/solve` with the events of its stream, `POST /v1/vote`. Pure."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.aggregation import Aggregation
 from services.core.contracts.base import MAX_SAMPLES, MAX_STEPS, MAX_TEXT_CHARS, NonBlank, Probability, Problem, Wire
 from services.core.contracts.generation import FinishReason, SolveSampling, refuse_identical_samples
+from services.core.stopping import EarlyStop, can_stop_early
 from services.core.voting import Strategy
+
+
+def _no_number(choice: Any) -> Any:
+    if not isinstance(choice, bool | str):  # 1 equals true, and is not meant
+        raise PydanticCustomError("invalid_body", 'Input should be false, true, "lossless" or "confident"')
+    return choice
+
+
+# As a caller writes it: true is lossless.
+EarlyStopChoice = Annotated[Literal[False, True, "lossless", "confident"], BeforeValidator(_no_number)]
 
 
 class SolveRequest(Wire):
@@ -19,14 +30,33 @@ class SolveRequest(Wire):
     strategy: Strategy = Strategy.WEIGHTED
     aggregation: Aggregation | None = None
     sampling: SolveSampling = Field(default_factory=SolveSampling)
+    early_stop: EarlyStopChoice = False
     on_verifier_failure: Literal["fail", "majority"] = "fail"
     include_candidates: bool = True
     reference: NonBlank | None = None
+    stream: bool = False
+
+    @field_validator("early_stop")
+    @classmethod
+    def _vote_can_be_decided_early(cls, wanted: EarlyStopChoice, info: ValidationInfo) -> EarlyStopChoice:
+        strategy = info.data.get("strategy")
+        if wanted is not False and strategy is not None and not can_stop_early(strategy):
+            raise PydanticCustomError(
+                "unsupported_parameter", "best_of_n cannot stop early: the last sample may have the highest score"
+            )
+        return wanted
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
         refuse_identical_samples(self.n, self.sampling.temperature)
         return self
+
+    @property
+    def stop_rule(self) -> EarlyStop | None:
+        """What `early_stop` asks for."""
+        if isinstance(self.early_stop, bool):
+            return EarlyStop.LOSSLESS if self.early_stop else None
+        return EarlyStop(self.early_stop)
 
 
 class ScoredStep(Wire):
@@ -74,7 +104,7 @@ class ModelPair(Wire):
 
 
 class SolveUsage(Wire):
-    """Real token counts over all samples."""
+    """Real token counts over all finished samples; what a cancelled one had written is told to nobody."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -93,7 +123,10 @@ class SolveTimings(Wire):
 
 
 class SolveResponse(Wire):
-    """The answer of `POST /v1/solve` with its evidence."""
+    """The answer of `POST /v1/solve` with its evidence.
+
+    `used` is the number of samples that the answer rests on; an early stop leaves it below n.
+    """
 
     id: str
     model: ModelPair
@@ -108,9 +141,43 @@ class SolveResponse(Wire):
     candidates: list[SolveCandidate]
     partial: bool
     stopped_early: bool
+    used: int
     degraded: Literal["majority"] | None
     usage: SolveUsage
     timings_ms: SolveTimings
+
+
+class CandidateEvent(Wire):
+    """A sample has come; its score follows in a `ScoreEvent`, if the strategy asks for scores."""
+
+    index: int
+    text: str
+    answer: str | None
+    finish_reason: FinishReason
+    tokens: int
+    seed: int
+
+
+class ScoreEvent(Wire):
+    """Candidate `index` is scored. `error` is the code of what kept the verifier from it; it then has no vote."""
+
+    index: int
+    steps: list[ScoredStep]
+    outcome: float | None
+    score: float | None
+    first_error: int | None
+    error: str | None
+
+
+class VoteEvent(Wire):
+    """The leader among the `n` candidates that have a vote so far."""
+
+    answer: str | None
+    margin: float
+    n: int
+
+
+SolveEvent = CandidateEvent | ScoreEvent | VoteEvent | SolveResponse
 
 
 class VoteCandidate(Wire):

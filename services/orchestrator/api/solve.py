@@ -1,18 +1,31 @@
-"""`POST /v1/solve` and `POST /v1/vote`. No logic but the translation."""
+"""`POST /v1/solve`, streamed or not, and `POST /v1/vote`. No logic but the translation."""
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from services.core.aggregation import Aggregation
-from services.core.contracts import SolveRequest, SolveResponse, VoteRequest, VoteResponse
+from services.core.contracts import (
+    CandidateEvent,
+    ScoreEvent,
+    SolveRequest,
+    SolveResponse,
+    VoteEvent,
+    VoteRequest,
+    VoteResponse,
+)
 from services.core.ports import Grader
 from services.orchestrator.solver import Solver
 from services.orchestrator.voting import vote
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
+from services.runtime.sse import KEEP_ALIVE_S, STREAMED, EventStream, encode_event, guarded, kept_alive
 
 BODIES = (SolveRequest, VoteRequest)
 
+_EVENTS = {CandidateEvent: "candidate", ScoreEvent: "score", VoteEvent: "vote", SolveResponse: "result"}
 _SOLVE = {"problem": "What is 6 times 7?", "n": 8, "strategy": "weighted", "sampling": {"seed": 7}}
 _VOTE = {
     "candidates": [
@@ -25,19 +38,26 @@ _VOTE = {
 }
 
 
-def solve_router(solver: Solver, grader: Grader) -> APIRouter:
+def solve_router(solver: Solver, grader: Grader, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
     """The routes that answer with `solver`, and group answers with `grader`."""
     router = APIRouter(prefix="/v1", tags=["solve"])
 
     @router.post(
         "/solve",
         response_model=SolveResponse,
-        responses=error_responses(400, 413, 415, 422, 429, 502, 503),
+        responses=STREAMED | error_responses(400, 413, 415, 422, 429, 502, 503, 504),
         openapi_extra=describe_body(SolveRequest, _SOLVE),
     )
     async def solve(request: Request) -> Response:
-        """Sample n solutions, score every step, choose an answer; the response holds the evidence."""
+        """Sample n solutions, score every step, choose an answer; the response holds the evidence.
+
+        With `stream`, server-sent events: `candidate` as each sample comes, `score` as each is scored, `vote` with
+        the leader so far, and last `result`, the response, or `error`.
+        """
         body = await read_body(request, SolveRequest)
+        if body.stream:
+            events = kept_alive(_events(solver, body), keep_alive_s)
+            return EventStream(await while_connected(request, guarded(events)))
         return json_response(await while_connected(request, solver.solve(body)))
 
     @router.post(
@@ -53,6 +73,12 @@ def solve_router(solver: Solver, grader: Grader) -> APIRouter:
         return json_response(await vote(body, aggregation, grader))
 
     return router
+
+
+async def _events(solver: Solver, body: SolveRequest) -> AsyncGenerator[bytes, None]:
+    async with aclosing(solver.events(body)) as events:
+        async for event in events:
+            yield encode_event(_EVENTS[type(event)], event)
 
 
 async def _aggregation(solver: Solver, body: VoteRequest) -> Aggregation:

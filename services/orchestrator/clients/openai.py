@@ -60,9 +60,9 @@ class OpenAIGenerator:
         prompt_tokens = completion_tokens = 0
         try:
             for finished in asyncio.as_completed(samples):
-                completion, read = await finished
+                completion = await finished
                 # Every sample is a request that reads the prompt; the server counts it each time.
-                prompt_tokens += read
+                prompt_tokens += completion.prompt_tokens
                 completion_tokens += completion.tokens
                 yield completion
             usage = GenerationUsage(prompt_tokens=prompt_tokens, completion_tokens=completion_tokens)
@@ -75,7 +75,7 @@ class OpenAIGenerator:
     async def close(self) -> None:
         await self._client.close()
 
-    async def _sample(self, request: GenerateRequest, seed: int, index: int) -> tuple[Completion, int]:
+    async def _sample(self, request: GenerateRequest, seed: int, index: int) -> Completion:
         sample_seed = derive_seed(seed, index) & _SEED_MASK
         try:
             async with self._slots:
@@ -92,6 +92,10 @@ class OpenAIGenerator:
     ) -> tuple[str, str | None, "openai.types.CompletionUsage | None"]:
         sampling = request.sampling
         if self._style == "easy-to-hard":
+            if request.messages:
+                raise InvalidRequest(
+                    "text completions hold no conversation", param="messages", code="unsupported_parameter"
+                )
             written = await self._client.completions.create(
                 model=self._model,
                 prompt=easy_to_hard_text(request.problem) + request.prefix,
@@ -134,18 +138,18 @@ class OpenAIGenerator:
 
 def _completion(
     index: int, seed: int, text: str, reason: str | None, usage: "openai.types.CompletionUsage | None"
-) -> tuple[Completion, int]:
+) -> Completion:
     if usage is None:
         raise UpstreamContract("the OpenAI-compatible server does not tell its usage")
-    completion = Completion(
+    return Completion(
         index=index,
         text=text,
         tokens=usage.completion_tokens,
         finish_reason=_finish_reason(reason),
         logprob=None,
         seed=seed,
+        prompt_tokens=usage.prompt_tokens,
     )
-    return completion, int(usage.prompt_tokens)
 
 
 def _answer(answer: Answer, expected: type[Answer]) -> Answer:
