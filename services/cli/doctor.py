@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.cli.remote import API_KEY_VARIABLE
 from services.cli.settings import generator_settings, verifier_settings
 from services.core.errors import ModelLoadError
 from services.generator.settings import GeneratorSettings
@@ -105,7 +106,8 @@ def _variables() -> Iterator[Finding]:
         OrchestratorSettings,
         GradingSettings,
     ]
-    for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k != "E2H_URL"}).items():
+    ours = {"E2H_URL", API_KEY_VARIABLE}
+    for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k not in ours}).items():
         mend = f"unset {name}" + (f", or did you mean {near}?" if near else "")
         yield Finding("environment", "wrong", f"{name} is no setting of e2h", mend)
 
