@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -15,7 +16,7 @@ from starlette.responses import Response
 from services import __version__
 from services.core.contracts import ErrorEnvelope, Wire
 from services.core.errors import E2HError, MethodNotAllowed, NotFound
-from services.runtime.auth import OPEN_PATHS, Authentication, KeyRing
+from services.runtime.auth import OPEN_PATHS, Authentication, KeyRing, require_scopes
 from services.runtime.bodies import add_schemas, json_response
 from services.runtime.faults import error_response, log_cause
 from services.runtime.intake import BodyLimits
@@ -70,7 +71,10 @@ def build_app(
     registry: CollectorRegistry,
     settings: RuntimeSettings,
 ) -> FastAPI:
-    """An app that serves `routers`. `bodies` are the request models that the routes describe in the OpenAPI page."""
+    """An app that serves `routers`. `bodies` are the request models that the routes describe in the OpenAPI page.
+
+    Raises `ValueError` for a route that no scope of an API key opens.
+    """
     limiter = RateLimiter(settings, registry)
 
     @asynccontextmanager
@@ -86,6 +90,7 @@ def build_app(
     app.include_router(_own_routes(lifecycle, registry))
     for router in routers:
         app.include_router(router)
+    require_scopes(route.path for route in app.routes if isinstance(route, APIRoute))
     models: list[type[BaseModel]] = [*bodies, ErrorEnvelope]
     app.openapi = lambda: _openapi(app, models)  # type: ignore[method-assign]
     return app

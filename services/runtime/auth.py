@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import math
 import time
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -25,8 +26,10 @@ from services.runtime.settings import RuntimeSettings
 _log = structlog.get_logger("e2h.auth")
 
 OPEN_PATHS = frozenset({"/health", "/ready", "/docs", "/openapi.json"})
-_ROUTES: dict[str, keys.Scope] = {
+# None: any key will do.
+_ROUTES: dict[str, keys.Scope | None] = {
     "/metrics": "metrics",
+    "/v1/models": None,
     "/v1/solve": "solve",
     "/v1/vote": "solve",
     "/v1/chat/completions": "solve",
@@ -37,6 +40,7 @@ _ROUTES: dict[str, keys.Scope] = {
     "/v1/grade": "grade",
     "/v1/jobs": "jobs",
 }
+_BELOW: dict[str, keys.Scope | None] = {"/v1/models/": None, "/v1/jobs/": "jobs"}
 # A revoked key stops working within this time.
 _LOOK_AGAIN_S = 0.25
 _CALLER = "e2h.caller"
@@ -48,12 +52,14 @@ def scope_of(path: str) -> keys.Scope | None:
     """What a path asks of a key; None when any key will do, as for a path that nothing serves."""
     if path in _ROUTES:
         return _ROUTES[path]
-    if path.startswith("/v1/jobs/"):
-        return "jobs"
-    if path == "/v1/models" or path.startswith("/v1/models/"):
-        return None
-    # A route that this table forgot is closed to all but the administrator.
-    return "admin" if path.startswith(("/v1/", "/v2/")) else None
+    return next((scope for begin, scope in _BELOW.items() if path.startswith(begin)), None)
+
+
+def require_scopes(paths: Iterable[str]) -> None:
+    """Raises `ValueError` for a path of the API that the tables above forgot: it would be open to every key."""
+    for path in paths:
+        if path.startswith(("/v1/", "/v2/")) and path not in _ROUTES and not path.startswith(tuple(_BELOW)):
+            raise ValueError(f"the route {path} has no scope in {__name__}")
 
 
 def caller_of(scope: Scope) -> KeyRecord | None:

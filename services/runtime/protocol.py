@@ -19,6 +19,8 @@ from services.runtime.security_headers import with_security_headers
 # Request line and headers together. An honest head has a few kB; the longest that is honest is one of cookies.
 MAX_HEAD_BYTES = 64 * 1024
 MAX_HEADERS = 256
+# A connection that was made just before the end of a service has this long to ask.
+_FIRST_WORD_S = 0.5
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
@@ -85,9 +87,11 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._arm(self.timeout_keep_alive, self.transport.close)
 
     def shutdown(self) -> None:
-        """As uvicorn's, but a request whose head is arriving is still answered."""
+        """As uvicorn's, but a request whose head is arriving is answered, and a new connection may still ask."""
         self._leaving = True
-        if not self._in_head:
+        if self.cycle is None and not self._in_head:
+            self._arm(_FIRST_WORD_S, self.transport.close)
+        elif not self._in_head:
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:

@@ -51,7 +51,7 @@ class RuntimeSettings(BaseSettings):
     )
     insecure: bool = Field(
         default=False,
-        description="Listen beyond loopback without keys, on a network of our own: whoever reaches the port may use it.",
+        description="Listen beyond loopback without keys: whoever reaches the port may use it.",
     )
     trusted_proxies: str = Field(
         default="",
