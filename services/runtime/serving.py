@@ -78,6 +78,8 @@ def server_config(app: ASGIApp, port: int, settings: RuntimeSettings) -> uvicorn
         server_header=False,
         proxy_headers=bool(settings.trusted_proxies),
         forwarded_allow_ips=settings.trusted_proxies,
+        # A pipelined request is started in the context of the one before it, and would inherit its budget and tenant.
+        reset_contextvars=True,
         timeout_graceful_shutdown=max(1, round(settings.drain_timeout_s)),
     )
 

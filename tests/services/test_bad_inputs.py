@@ -746,6 +746,19 @@ async def test_22_a_budget_that_ran_out_starts_no_work(route: str) -> None:
     assert (world.generator.requests, world.verifier.requests) == ([], [])
 
 
+async def test_a_pipelined_request_does_not_inherit_the_budget_of_the_one_before_it() -> None:
+    hurried = Sent(plain(VOTE), (JSON_HEADER, ("x-request-timeout-ms", "200"))).bytes_for(VOTE)
+    async with connected(World().app) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(hurried + Sent(plain(VOTE)).head(VOTE))
+        assert (await read_reply(reader)).status == 200
+        await asyncio.sleep(0.3)
+        writer.write(plain(VOTE))
+        assert (await read_reply(reader)).status == 200
+        writer.close()
+        await writer.wait_closed()
+
+
 # --- what a browser is told ------------------------------------------------------------------------------------------
 
 
