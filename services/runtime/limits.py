@@ -26,6 +26,7 @@ from services.runtime.settings import RuntimeSettings
 
 _log = structlog.get_logger("e2h.limits")
 _PAUSE_S = 1.0
+_SWEEP_EVERY_S = 30.0
 _KEY_PREFIX = "e2h:limits"
 _FREE = OPEN_PATHS | {"/metrics"}
 # One line of a provider holds more addresses of the sixth version than one could count.
@@ -37,7 +38,9 @@ class RateLimiter:
 
     def __init__(self, settings: RuntimeSettings, registry: CollectorRegistry) -> None:
         self._timeout_s = settings.redis_timeout_ms / 1000
-        self._alone = MovingWindowRateLimiter(MemoryStorage())
+        self._memory = MemoryStorage()
+        self._alone = MovingWindowRateLimiter(self._memory)
+        self._pause: asyncio.Task[None] | None = None
         self._redis: Redis | None = None
         self._together: MovingWindowRateLimiter | None = None
         self._paused_until = 0.0
@@ -58,6 +61,7 @@ class RateLimiter:
         """Count one request. Raises `RateLimited` with the wait when the window is full."""
         wait = await self._shared_wait(rate, name)
         if wait is None:
+            self._space_sweeps()
             wait = await _wait(self._alone, rate, name)
         if wait > 0:
             self._refused.inc()
@@ -71,9 +75,20 @@ class RateLimiter:
         return None if reason is None else "rate limits: redis does not answer; each process counts alone"
 
     async def close(self) -> None:
+        if self._memory.timer is not None:
+            self._memory.timer.cancel()
         if self._redis is not None:
             await self._redis.aclose()
             await self._redis.connection_pool.disconnect()
+
+    def _space_sweeps(self) -> None:
+        """The library sweeps old windows whenever one is asked and no sweep runs, with a thread's hop for each window.
+
+        Between two sweeps, its timer is a task that sleeps. Old entries do not count; they only take room.
+        """
+        timer = self._memory.timer
+        if timer is None or (timer.done() and timer is not self._pause):
+            self._pause = self._memory.timer = asyncio.create_task(asyncio.sleep(_SWEEP_EVERY_S))
 
     async def _shared_wait(self, rate: RateLimitItem, name: str) -> float | None:
         """`_wait` as redis knows it; None when it is not there to ask."""

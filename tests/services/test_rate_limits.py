@@ -1,6 +1,7 @@
 """Rates: windows of tenants, keys and addresses; counted together in a real redis, and alone when it is gone."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -81,6 +82,22 @@ async def test_a_window_moves(limiters: Limiters) -> None:
         await limiter.admit(rate, "a")
     await asyncio.sleep(1.1)
     await limiter.admit(rate, "a")
+
+
+async def test_windows_that_are_over_are_swept_now_and_then(
+    limiters: Limiters, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("services.runtime.limits._SWEEP_EVERY_S", 0.05)
+    limiter, rate = limiters.make(), parse_rate("2/second")
+    for k in range(50):
+        await limiter.admit(rate, f"address:{k}")
+    assert len(limiter._memory.events) == 50
+    await asyncio.sleep(1.2)
+    for _ in range(20):
+        with contextlib.suppress(RateLimited):
+            await limiter.admit(rate, "another")
+        await asyncio.sleep(0.02)
+    assert len(limiter._memory.events) == 1
 
 
 async def test_processes_count_together_in_redis(limiters: Limiters, store: RedisServer) -> None:
