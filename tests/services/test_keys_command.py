@@ -1,13 +1,16 @@
 """`e2h keys` as a person uses it: a key is shown once, listed without its secret, and gone when revoked."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner, Result
 
+from services.cli.doctor import _keys
 from services.cli.main import app
 from services.runtime.auth import KeyRing
 from services.runtime.keys import holds_key, prefix_of, read_keys
+from services.runtime.settings import RuntimeSettings
 
 
 def keys(*arguments: str, file: Path) -> Result:
@@ -83,3 +86,25 @@ def test_a_file_that_cannot_be_read_is_told_in_a_line(tmp_path: Path, content: s
     assert done.exit_code == 2
     assert done.output.startswith("error: ")
     assert len(done.output.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "state", "found"),
+    [
+        pytest.param({}, "note", "none asked for", id="loopback"),
+        pytest.param({"host": "10.0.0.1"}, "wrong", "without API keys", id="beyond it"),
+        pytest.param(
+            {"host": "10.0.0.1", "insecure": True}, "note", "listens on 10.0.0.1", id="beyond it, and told so"
+        ),
+        pytest.param({"api_keys_file": "keys.json"}, "ok", "1 in ", id="with keys"),
+        pytest.param({"api_keys_file": "gone.json"}, "wrong", "does not exist", id="with none there"),
+    ],
+)
+def test_the_doctor_says_how_the_door_stands(tmp_path: Path, settings: dict[str, Any], state: str, found: str) -> None:
+    keys("create", "--tenant", "acme", "--scope", "score", file=tmp_path / "keys.json")
+    if "api_keys_file" in settings:
+        settings = {**settings, "api_keys_file": tmp_path / settings["api_keys_file"]}
+    told = _keys(RuntimeSettings(**settings))
+    assert told.state == state
+    assert found in told.found
+    assert (told.mend == "") == (state != "wrong")
