@@ -20,6 +20,7 @@ from services.orchestrator.api.solve import BODIES, solve_router
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
+from services.runtime.serving import server_config
 from services.runtime.settings import RuntimeSettings
 from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, scoring_router
 from services.verifier.api import verifier_router
@@ -102,11 +103,14 @@ class Address:
 
 
 @contextlib.asynccontextmanager
-async def served(app: ASGIApp) -> AsyncIterator[Address]:
-    """The app on an ephemeral loopback port, in the running event loop."""
-    config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, log_config=None, access_log=False, timeout_graceful_shutdown=1, lifespan="off"
-    )
+async def served(
+    app: ASGIApp, settings: RuntimeSettings | None = None, keep_alive_s: int | None = None
+) -> AsyncIterator[Address]:
+    """The app on an ephemeral loopback port, in the running event loop, on connections as `serving.py` makes them."""
+    settings = settings or RuntimeSettings(drain_timeout_s=1.0)
+    config = server_config(app, 0, settings)
+    config.lifespan = "off"
+    config.timeout_keep_alive = config.timeout_keep_alive if keep_alive_s is None else keep_alive_s
     server = _Server(config)
     serving = asyncio.create_task(server.serve())
     await server.listening.wait()

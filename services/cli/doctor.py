@@ -14,12 +14,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from services.cli.remote import API_KEY_VARIABLE
 from services.cli.settings import generator_settings, verifier_settings
 from services.core.errors import ModelLoadError
 from services.generator.settings import GeneratorSettings
 from services.orchestrator.grading.settings import GradingSettings
 from services.orchestrator.settings import OrchestratorSettings
+from services.runtime.auth import KeyRing, reason_not_to_serve
 from services.runtime.checkpoint import check_model_directory, looks_local
+from services.runtime.keys import read_keys
 from services.runtime.redis import RedisUrl, connect, shown, trouble
 from services.runtime.settings import RuntimeSettings, load_settings, unknown_variables
 from services.verifier.families.architectures import IMPLEMENTED
@@ -64,6 +67,17 @@ def examine(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterato
     yield _model("verifier model", verifier.model, _verifier_detail, IMPLEMENTED)
     yield from _ports(generator, verifier)
     yield _redis(verifier.cache_url)
+    yield _keys(load_settings(RuntimeSettings))
+
+
+def _keys(runtime: RuntimeSettings) -> Finding:
+    path = runtime.api_keys_file
+    told = reason_not_to_serve(runtime, None if path is None else KeyRing(path))
+    if told is not None:
+        return Finding("API keys", "wrong", found=told[0], mend=told[1])
+    if path is not None:
+        return Finding("API keys", "ok", f"{len(read_keys(path))} in {path}")
+    return Finding("API keys", "note", f"none asked for; listens on {runtime.host} (E2H_API_KEYS_FILE)")
 
 
 def _python() -> Finding:
@@ -105,7 +119,8 @@ def _variables() -> Iterator[Finding]:
         OrchestratorSettings,
         GradingSettings,
     ]
-    for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k != "E2H_URL"}).items():
+    ours = {"E2H_URL", API_KEY_VARIABLE}
+    for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k not in ours}).items():
         mend = f"unset {name}" + (f", or did you mean {near}?" if near else "")
         yield Finding("environment", "wrong", f"{name} is no setting of e2h", mend)
 

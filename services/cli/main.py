@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from services import __version__
+from services.cli import keys as key_commands
 from services.cli import verifier as verifier_commands
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
@@ -23,6 +24,7 @@ app = typer.Typer(
 )
 
 app.add_typer(verifier_commands.app)
+app.add_typer(key_commands.app)
 
 GeneratorModel = Annotated[
     str | None,
@@ -58,13 +60,16 @@ def root(
 def up(
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port of the HTTP API.")] = 8100,
     host: Annotated[str | None, typer.Option(help="Address to listen on.  [default: 127.0.0.1]")] = None,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Listen beyond loopback without API keys: anyone there may use it.")
+    ] = False,
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,
 ) -> None:
     """Serve everything in one process: generator, verifier and orchestrator behind one port."""
     from services.cli.up import serve
 
-    raise typer.Exit(serve(port, host, generator, verifier))
+    raise typer.Exit(serve(port, host, generator, verifier, insecure=insecure))
 
 
 @app.command()

@@ -1,5 +1,7 @@
-"""Asking a running server: one POST, its faults as our exceptions."""
+"""Asking a running server: one POST, its faults as our exceptions. The API key comes from `E2H_API_KEY` alone: what
+stands on a command line is read by every user of the machine."""
 
+import os
 from typing import TypeVar
 
 import httpx2
@@ -9,6 +11,7 @@ from services.core.errors import UpstreamContract, UpstreamUnavailable
 from services.runtime.refusals import read_refusal
 
 Model = TypeVar("Model", bound=BaseModel)
+API_KEY_VARIABLE = "E2H_API_KEY"
 # A solve on a CPU takes minutes; a person who waits can interrupt.
 _TIMEOUT = httpx2.Timeout(None, connect=5.0)
 
@@ -19,7 +22,7 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         response = httpx2.post(
             url.rstrip("/") + path,
             content=body.model_dump_json(),
-            headers={"content-type": "application/json"},
+            headers=_headers(),
             timeout=_TIMEOUT,
         )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -31,3 +34,8 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         return model.model_validate_json(response.content)
     except ValidationError as error:
         raise UpstreamContract("the server there does not speak e2h's API") from error
+
+
+def _headers() -> dict[str, str]:
+    headers, key = {"content-type": "application/json"}, os.environ.get(API_KEY_VARIABLE, "").strip()
+    return {**headers, "authorization": f"Bearer {key}"} if key else headers

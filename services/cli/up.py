@@ -7,9 +7,10 @@ from services.runtime.serving import run
 from services.runtime.settings import RuntimeSettings, load_settings
 
 
-def serve(port: int, host: str | None, generator: str | None, verifier: str | None) -> int:
+def serve(port: int, host: str | None, generator: str | None, verifier: str | None, *, insecure: bool) -> int:
     """Serve until stopped; the exit code is `run`'s."""
-    runtime = load_settings(RuntimeSettings, **({} if host is None else {"host": host}))
+    given = {**({} if host is None else {"host": host}), **({"insecure": True} if insecure else {})}
+    runtime = load_settings(RuntimeSettings, **given)
     configure_logging(runtime)
     everything = AllInOne(generator_settings(generator), verifier_settings(verifier))
     return run(everything.service(runtime), port, runtime)

@@ -3,16 +3,22 @@
     E2HError                          status  code                       retryable
     ├── InvalidRequest                  422   invalid_body (or its own)  no
     │   ├── InvalidJson                 400   invalid_json               no
+    │   ├── InvalidHttp                 400   invalid_http               no
     │   ├── EmptyProblem                422   empty_problem              no
     │   ├── TooManyItems                422   too_many_items             no
     │   ├── ContextLengthExceeded       422   context_length_exceeded    no
     │   ├── UnsupportedMediaType        415   unsupported_media_type     no
+    │   ├── RequestTooSlow              408   request_too_slow           no
     │   ├── BodyTooLarge                413   body_too_large             no
+    │   ├── HeadersTooLarge             431   headers_too_large          no
     │   └── ItemTooLarge                413   item_too_large_for_device  no
+    ├── Unauthorized                    401   unauthorized               no
+    ├── Forbidden                       403   forbidden                  no
     ├── ModelNotFound                   404   model_not_found            no
     ├── NotFound                        404   not_found                  no
     ├── MethodNotAllowed                405   method_not_allowed         no
     ├── Overloaded                      429   overloaded                 yes
+    ├── RateLimited                     429   rate_limited               yes
     ├── NotReady                        503   not_ready                  yes
     ├── Draining                        503   draining                   yes
     ├── UpstreamUnavailable             503   upstream_unavailable       yes
@@ -60,6 +66,13 @@ class InvalidJson(InvalidRequest):
     code = "invalid_json"
 
 
+class InvalidHttp(InvalidRequest):
+    """What arrived is not an HTTP request."""
+
+    status = 400
+    code = "invalid_http"
+
+
 class EmptyProblem(InvalidRequest):
     """The problem is blank."""
 
@@ -85,6 +98,13 @@ class UnsupportedMediaType(InvalidRequest):
     code = "unsupported_media_type"
 
 
+class RequestTooSlow(InvalidRequest):
+    """Headers or body did not arrive within the configured time."""
+
+    status = 408
+    code = "request_too_slow"
+
+
 class BodyTooLarge(InvalidRequest):
     """The body exceeds the configured number of bytes."""
 
@@ -92,11 +112,32 @@ class BodyTooLarge(InvalidRequest):
     code = "body_too_large"
 
 
+class HeadersTooLarge(InvalidRequest):
+    """Request line and headers exceed what the server reads."""
+
+    status = 431
+    code = "headers_too_large"
+
+
 class ItemTooLarge(InvalidRequest):
     """One solution alone exceeds the memory of the verifier's device."""
 
     status = 413
     code = "item_too_large_for_device"
+
+
+class Unauthorized(E2HError):
+    """No API key, or none that is valid here."""
+
+    status = 401
+    code = "unauthorized"
+
+
+class Forbidden(E2HError):
+    """The API key is valid and lacks the scope that the route asks for."""
+
+    status = 403
+    code = "forbidden"
 
 
 class ModelNotFound(E2HError):
@@ -125,6 +166,14 @@ class Overloaded(E2HError):
 
     status = 429
     code = "overloaded"
+    retryable = True
+
+
+class RateLimited(E2HError):
+    """The caller has used up its rate; the wait is known."""
+
+    status = 429
+    code = "rate_limited"
     retryable = True
 
 
@@ -190,16 +239,22 @@ _BY_CODE: dict[str, type[E2HError]] = {
     cls.code: cls
     for cls in (
         InvalidJson,
+        InvalidHttp,
         EmptyProblem,
         TooManyItems,
         ContextLengthExceeded,
         UnsupportedMediaType,
+        RequestTooSlow,
         BodyTooLarge,
+        HeadersTooLarge,
         ItemTooLarge,
+        Unauthorized,
+        Forbidden,
         ModelNotFound,
         NotFound,
         MethodNotAllowed,
         Overloaded,
+        RateLimited,
         NotReady,
         Draining,
         UpstreamUnavailable,

@@ -1,11 +1,13 @@
 """The web app of any service: routes of its own plus health, readiness, metrics and the error envelope."""
 
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from fastapi import APIRouter, FastAPI, Request
 from fastapi.openapi.utils import get_openapi
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
@@ -14,8 +16,11 @@ from starlette.responses import Response
 from services import __version__
 from services.core.contracts import ErrorEnvelope, Wire
 from services.core.errors import E2HError, MethodNotAllowed, NotFound
+from services.runtime.auth import OPEN_PATHS, Authentication, KeyRing, require_scopes
 from services.runtime.bodies import add_schemas, json_response
 from services.runtime.faults import error_response, log_cause
+from services.runtime.intake import BodyLimits
+from services.runtime.limits import RateLimiter, RateLimits
 from services.runtime.metrics import HttpMetrics, exposition
 from services.runtime.middleware import RequestContext
 from services.runtime.settings import RuntimeSettings
@@ -66,18 +71,46 @@ def build_app(
     registry: CollectorRegistry,
     settings: RuntimeSettings,
 ) -> FastAPI:
-    """An app that serves `routers`. `bodies` are the request models that the routes describe in the OpenAPI page."""
-    app = FastAPI(title=title, version=__version__, redoc_url=None, redirect_slashes=False)
-    app.state.max_body_bytes = settings.max_body_bytes
-    app.add_middleware(RequestContext, metrics=HttpMetrics(registry))
+    """An app that serves `routers`. `bodies` are the request models that the routes describe in the OpenAPI page.
+
+    Raises `ValueError` for a route that no scope of an API key opens.
+    """
+    limiter = RateLimiter(settings, registry)
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        yield
+        await limiter.close()
+
+    app = FastAPI(title=title, version=__version__, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
+    app.state.keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
+    _add_layers(app, lifecycle, limiter, registry, settings)
     app.add_exception_handler(E2HError, _on_fault)
     app.add_exception_handler(HTTPException, _on_http_exception)
     app.include_router(_own_routes(lifecycle, registry))
     for router in routers:
         app.include_router(router)
+    require_scopes(route.path for route in app.routes if isinstance(route, APIRoute))
     models: list[type[BaseModel]] = [*bodies, ErrorEnvelope]
     app.openapi = lambda: _openapi(app, models)  # type: ignore[method-assign]
     return app
+
+
+def _add_layers(
+    app: FastAPI,
+    lifecycle: Lifecycle,
+    limiter: RateLimiter,
+    registry: CollectorRegistry,
+    settings: RuntimeSettings,
+) -> None:
+    """The layers that a request passes before a route, innermost first. What one raises, the outermost answers."""
+    app.add_middleware(BodyLimits, max_bytes=settings.max_body_bytes, timeout_s=settings.body_timeout_s)
+    app.add_middleware(RateLimits, limiter=limiter, default=settings.rate_limit)
+    lifecycle.optional = [*lifecycle.optional, limiter.ready]
+    if app.state.keys is not None:
+        app.add_middleware(Authentication, ring=app.state.keys, registry=registry)
+        lifecycle.optional = [*lifecycle.optional, app.state.keys.ready]
+    app.add_middleware(RequestContext, metrics=HttpMetrics(registry), draining=lambda: lifecycle.phase == "draining")
 
 
 def _own_routes(lifecycle: Lifecycle, registry: CollectorRegistry) -> APIRouter:
@@ -132,5 +165,19 @@ async def _on_http_exception(_: Request, error: Exception) -> Response:
 def _openapi(app: FastAPI, models: Iterable[type[BaseModel]]) -> dict[str, Any]:
     if app.openapi_schema is None:
         document = get_openapi(title=app.title, version=app.version, routes=app.routes)
+        _describe_refusals(document, keyed=app.state.keys is not None)
         app.openapi_schema = add_schemas(document, models)
     return app.openapi_schema
+
+
+def _describe_refusals(document: dict[str, Any], *, keyed: bool) -> None:
+    """What any route may answer before it is asked (401, 408, 413, 429), and the key that it wants."""
+    envelope = {"application/json": {"schema": {"$ref": "#/components/schemas/ErrorEnvelope"}}}
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            operation["responses"].setdefault("default", {"description": "A refusal", "content": envelope})
+            if keyed and path not in OPEN_PATHS:
+                operation["security"] = [{"bearer": []}]
+    if keyed:
+        schemes = document.setdefault("components", {}).setdefault("securitySchemes", {})
+        schemes["bearer"] = {"type": "http", "scheme": "bearer", "description": "An API key (`e2h keys create`)"}

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
-from services.core.errors import BodyTooLarge, InvalidJson, InvalidRequest, UnsupportedMediaType
+from services.core.errors import InvalidJson, InvalidRequest, UnsupportedMediaType
+from services.runtime.budget import require_time
 from services.runtime.faults import invalid_request
 
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -26,9 +27,11 @@ Result = TypeVar("Result")
 async def read_body(request: Request, model: type[Model], unknown_field: str = InvalidRequest.code) -> Model:
     """The validated body. Raises the `InvalidRequest` that says what is wrong with it.
 
-    `unknown_field` is the code of a field that `model` does not have.
+    `unknown_field` is the code of a field that `model` does not have. Raises `DeadlineExceeded` when the caller's budget
+    ran out while it arrived.
     """
-    raw = await _read_bytes(request, request.app.state.max_body_bytes)
+    raw = await _read_bytes(request)
+    require_time()
     try:
         return model.model_validate_json(raw)
     except ValidationError as error:
@@ -37,16 +40,12 @@ async def read_body(request: Request, model: type[Model], unknown_field: str = I
         raise invalid_request(error, unknown_field) from None
 
 
-async def _read_bytes(request: Request, limit: int) -> bytes:
+async def _read_bytes(request: Request) -> bytes:
+    """The body, whose size and time `intake.py` bounds."""
     _require_json(request)
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared[:20]) > limit:
-        raise BodyTooLarge(f"the body exceeds {limit} bytes")
     raw = bytearray()
     async for chunk in request.stream():
         raw += chunk
-        if len(raw) > limit:
-            raise BodyTooLarge(f"the body exceeds {limit} bytes")
     try:
         raw.decode("utf-8")
     except UnicodeDecodeError:

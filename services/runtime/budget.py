@@ -18,13 +18,26 @@ PRIORITY_HEADER = "x-priority"
 MAX_TIMEOUT_MS = 3_600_000
 
 
-def read_budget(headers: Iterable[tuple[bytes, bytes]]) -> None:
-    """Set class and deadline of the current task from raw headers. Raises `InvalidRequest` for a value that is none."""
+def read_budget(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Set class and deadline of the current task from raw headers; whether the budget was cut to the longest.
+
+    Raises `InvalidRequest` for a value that is none.
+    """
+    clamped = False
     for name, value in headers:
         if name == TIMEOUT_HEADER.encode():
-            context.set_budget(_milliseconds(value) / 1000)
+            asked = _milliseconds(value)
+            clamped = asked > MAX_TIMEOUT_MS
+            context.set_budget(min(asked, MAX_TIMEOUT_MS) / 1000)
         elif name == PRIORITY_HEADER.encode():
             context.set_priority(_priority(value))
+    return clamped
+
+
+def require_time() -> None:
+    """Raises `DeadlineExceeded` when nothing of the current task's budget is left."""
+    if time.monotonic() >= context.deadline():
+        raise DeadlineExceeded("the request's time budget ran out")
 
 
 def budget_headers() -> dict[str, str]:
@@ -43,7 +56,7 @@ def _milliseconds(value: bytes) -> int:
     if not value.isdigit() or not digits:
         raise InvalidRequest("the time budget is a whole number of milliseconds, at least 1", param=TIMEOUT_HEADER)
     # A header may hold thousands of digits; more than these are clamped anyway.
-    return MAX_TIMEOUT_MS if len(digits) > 9 else min(int(digits), MAX_TIMEOUT_MS)
+    return MAX_TIMEOUT_MS + 1 if len(digits) > 9 else int(digits)
 
 
 def _priority(value: bytes) -> context.Priority:

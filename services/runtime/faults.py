@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from starlette.responses import Response
 
 from services.core.contracts import ErrorBody, ErrorEnvelope
-from services.core.errors import E2HError, EmptyProblem, InvalidJson, InvalidRequest, TooManyItems
+from services.core.errors import E2HError, EmptyProblem, InvalidJson, InvalidRequest, RateLimited, TooManyItems
 from services.runtime.context import request_id
 
 _log = structlog.get_logger("e2h.faults")
@@ -23,6 +23,9 @@ _MAX_REPORTED = 20
 _MAX_DESCRIBED = 1000  # describing each takes time and memory, even those that are not reported
 _MAX_NAME = 64
 _MAX_RETRY_AFTER_S = 30
+_MAX_RATE_WAIT_S = 3600
+# What is left of the request is not read.
+_CLOSES_CONNECTION = (408, 413, 431)
 
 _TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
 # pydantic error types that are wire codes of ours, or stand for one.
@@ -63,17 +66,21 @@ def error_response(error: E2HError, status: int | None = None) -> Response:
     has another one for it."""
     headers = {}
     if error.status in (429, 503):
-        headers = {"retry-after": str(_retry_after(error.retry_after_s)), "x-should-retry": "true"}
-    if error.status == 413:
-        headers = {"connection": "close"}  # what is left of the body will not be read
+        headers = {"retry-after": str(_retry_after(error)), "x-should-retry": "true"}
+    if error.status == 401:
+        headers = {"www-authenticate": 'Bearer realm="e2h"'}
+    if error.status in _CLOSES_CONNECTION:
+        headers = {"connection": "close"}
     content = envelope(error).model_dump_json()
     return Response(content, status_code=status or error.status, media_type="application/json", headers=headers)
 
 
-def _retry_after(predicted_s: float) -> int:
+def _retry_after(error: E2HError) -> int:
     """Whole seconds until it is worth trying again, spread by a fifth so that refused callers do not return at once."""
-    spread = predicted_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
-    return min(_MAX_RETRY_AFTER_S, max(1, math.ceil(spread)))
+    # A wait by the clock is never told shorter than it is; a predicted one may be.
+    known = isinstance(error, RateLimited)
+    spread = error.retry_after_s * random.uniform(1.0 if known else 0.8, 1.2)  # noqa: S311 - jitter, not a secret
+    return min(_MAX_RATE_WAIT_S if known else _MAX_RETRY_AFTER_S, max(1, math.ceil(spread)))
 
 
 def invalid_request(error: ValidationError, unknown_field: str = InvalidRequest.code) -> InvalidRequest:

@@ -1,10 +1,14 @@
-"""Structured logs: one line an event, JSON or console, the request id on every line. Texts of callers never appear."""
+"""Structured logs: one line an event, JSON or console, the request id on every line.
+
+Texts of callers and API keys never appear.
+"""
 
 import logging
 import sys
 
 import structlog
 
+from services.runtime.keys import masked
 from services.runtime.settings import RuntimeSettings
 
 
@@ -27,6 +31,7 @@ def configure_logging(settings: RuntimeSettings) -> None:
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             *([structlog.processors.format_exc_info] if settings.log_format == "json" else []),
             renderer,
+            _mask_keys,
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -43,3 +48,8 @@ def configure_logging(settings: RuntimeSettings) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=True,
     )
+
+
+def _mask_keys(_: object, __: str, line: structlog.typing.EventDict | str | bytes) -> str:
+    """The last of the chain: whatever wrote an API key into a line, a message or a stack, it is not printed."""
+    return masked(str(line))

@@ -15,6 +15,9 @@ from typing import Any, Literal, TypeVar
 from pydantic import Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from services.runtime.keys import Rate
+from services.runtime.redis import RedisUrl
+
 PREFIX = "E2H_"
 _SECRETS_VARIABLE = "E2H_SECRETS_DIR"
 
@@ -40,7 +43,30 @@ class RuntimeSettings(BaseSettings):
     model_config = settings_config(PREFIX)
 
     host: str = Field(
-        default="127.0.0.1", description="Address to listen on; beyond loopback only on a trusted network."
+        default="127.0.0.1", description="Address to listen on; beyond loopback only with API keys or `insecure`."
+    )
+    api_keys_file: Path | None = Field(
+        default=None,
+        description="File of `e2h keys`. With it every request but probes and docs needs a key; changes hold at once.",
+    )
+    insecure: bool = Field(
+        default=False,
+        description="Listen beyond loopback without keys: whoever reaches the port may use it.",
+    )
+    trusted_proxies: str = Field(
+        default="",
+        description="Addresses, separated by commas, whose X-Forwarded-For is believed; anyone else's is ignored.",
+    )
+    rate_limit: Rate | None = Field(
+        default=None,
+        description="Requests of one tenant, or of one address where no keys are asked for, as 600/minute; beyond it "
+        "429. A key's own rate goes before it.",
+    )
+    redis_url: RedisUrl | None = Field(
+        default=None, description="A redis in which all processes count rates together; without it each counts alone."
+    )
+    redis_timeout_ms: float = Field(
+        default=100.0, gt=0.0, le=10_000.0, description="A redis that takes longer is done without, for a second."
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Below INFO the log may hold lengths and hashes of texts, never the texts."
@@ -49,8 +75,17 @@ class RuntimeSettings(BaseSettings):
     max_body_bytes: int = Field(
         default=8 * 2**20, ge=1024, description="Larger request bodies get 413; 1,024 solutions of 2k tokens fit 8 MiB."
     )
+    body_timeout_s: float = Field(
+        default=10.0, gt=0.0, description="Headers, and then the body, have this long to arrive; then 408."
+    )
+    drain_grace_s: float = Field(
+        default=2.0,
+        ge=0.0,
+        description="After SIGTERM, /ready says no and the port still takes requests for this long, until whoever "
+        "balances the load has noticed. SIGINT, from a person at a terminal, does not wait.",
+    )
     drain_timeout_s: float = Field(
-        default=30.0, ge=0.0, description="After SIGTERM, requests that still run get this long; then they are cut."
+        default=30.0, ge=0.0, description="After that, requests that still run get this long; then they are cut."
     )
 
 

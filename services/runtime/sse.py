@@ -10,7 +10,6 @@ from fastapi.sse import EventSourceResponse
 from pydantic import BaseModel
 from starlette.types import Receive, Scope, Send
 
-from services.core.contracts import ErrorEnvelope
 from services.core.errors import E2HError, InternalError
 from services.runtime.faults import envelope, log_cause
 
@@ -97,11 +96,12 @@ async def _rest(first: bytes, events: AsyncGenerator[bytes, None]) -> AsyncGener
                 yield event
     except E2HError as error:
         log_cause(error)
-        yield _error_event(envelope(error))
+        yield error_event(error)
     except Exception:
         _log.exception("unhandled")
-        yield _error_event(envelope(InternalError("internal error; the log has the request id")))
+        yield error_event(InternalError("internal error; the log has the request id"))
 
 
-def _error_event(body: ErrorEnvelope) -> bytes:
-    return encode_event("error", body)
+def error_event(error: E2HError) -> bytes:
+    """The last event of a stream that a fault ends."""
+    return encode_event("error", envelope(error))

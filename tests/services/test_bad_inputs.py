@@ -117,15 +117,20 @@ async def exchange(address: Address, path: str, sent: Sent, *, to_the_end: bool 
     reader, writer = await asyncio.open_connection(address.host, address.port)
     try:
         writer.write(sent.bytes_for(path))
-        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        status, *lines = head.strip().split("\r\n")
-        headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
-        body = await reader.readexactly(int(headers.get("content-length", "0")))
-        closed = to_the_end and await _ends(reader)
-        return Reply(int(status.split()[1]), headers, body, closed)
+        return await read_reply(reader, to_the_end=to_the_end)
     finally:
         writer.close()
         await writer.wait_closed()
+
+
+async def read_reply(reader: asyncio.StreamReader, *, to_the_end: bool = False) -> Reply:
+    """One response; `to_the_end` waits for the server to close the connection."""
+    head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    status, *lines = head.strip().split("\r\n")
+    headers = {name.strip().lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    body = await reader.readexactly(int(headers.get("content-length", "0")))
+    closed = to_the_end and await _ends(reader)
+    return Reply(int(status.split()[1]), headers, body, closed)
 
 
 SWITCHBOARD = Switchboard()
@@ -154,9 +159,14 @@ class World:
 
     generator: FakeGenerator = field(default_factory=lambda: FakeGenerator([solution("42")]))
     verifier: FakeVerifier = field(default_factory=FakeVerifier)
+    settings: RuntimeSettings = field(default_factory=lambda: RuntimeSettings(max_body_bytes=LIMIT))
+
+    @property
+    def app(self) -> FastAPI:
+        return all_in_one_app(self.generator, self.verifier, self.settings)
 
     async def send(self, path: str, sent: Sent, **options: bool) -> Reply:
-        app = all_in_one_app(self.generator, self.verifier, RuntimeSettings(max_body_bytes=LIMIT))
+        app = self.app
         async with connected(app) as address:
             reply = await exchange(address, path, sent, **options)
             health = await exchange(address, "/health", Sent(method="GET"))
@@ -707,3 +717,181 @@ async def test_a_time_budget_that_is_none_is_refused(value: str) -> None:
 async def test_a_class_that_is_none_is_refused() -> None:
     headers = (("content-type", "application/json"), ("x-priority", "urgent"))
     refused(await World().send("/v1/score", Sent(b"{}", headers)), 422, "invalid_body", "x-priority")
+
+
+# --- what is too slow, too large, or no HTTP -------------------------------------------------------------------------
+
+JSON_HEADER = ("content-type", "application/json")
+
+
+async def raw(address: Address, *pieces: bytes, pause_s: float = 0.0) -> Reply:
+    """The response to these bytes; `closed` says whether the server then let go of the connection."""
+    reader, writer = await asyncio.open_connection(address.host, address.port)
+    try:
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(pause_s)
+        return await read_reply(reader, to_the_end=True)
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):  # what it had not read was sent in vain
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_15_a_slow_body_is_refused_and_others_are_served_meanwhile(route: str) -> None:
+    world = World(settings=RuntimeSettings(body_timeout_s=0.3))
+    async with connected(world.app) as address:
+        slow = asyncio.create_task(raw(address, Sent(plain(route)[:3], length=1000).bytes_for(route), b"a", b"b"))
+        assert (await exchange(address, route, Sent(plain(route)))).status == 200
+        assert not slow.done()
+        reply = await slow
+    refused(reply, 408, "request_too_slow")
+    assert reply.closed
+
+
+async def test_15_slow_headers_are_refused() -> None:
+    async with served(World().app, RuntimeSettings(body_timeout_s=0.3)) as address:
+        reply = await raw(address, b"POST /v1/solve HTTP/1.1\r\nhost: test\r\nx-a: ")
+        refused(reply, 408, "request_too_slow")
+        assert reply.closed
+        assert (await exchange(address, "/health", Sent(method="GET"))).status == 200
+
+
+async def test_15_a_connection_that_says_nothing_is_closed() -> None:
+    async with served(World().app, RuntimeSettings(body_timeout_s=0.2)) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        assert await reader.read() == b""
+        writer.close()
+
+
+async def test_15_the_rest_of_a_body_that_nobody_reads_holds_no_connection() -> None:
+    async with served(World().app, keep_alive_s=1) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(Sent(b"{", length=1000).bytes_for("/nowhere"))
+        refused(await read_reply(reader), 404, "not_found")
+
+        async def dribble() -> None:
+            while True:  # uvicorn's own timer would begin again with each byte
+                writer.write(b"x")
+                await asyncio.sleep(0.1)
+
+        dribbling = asyncio.create_task(dribble())
+        with contextlib.suppress(ConnectionError):
+            assert await asyncio.wait_for(reader.read(), timeout=30) == b""
+        dribbling.cancel()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        pytest.param((("x-long", CANARY * 6000),), id="one header"),
+        pytest.param(tuple((f"x-{k}", CANARY) for k in range(1000)), id="1,000 headers"),
+        pytest.param(tuple((f"x-{k}", "y" * 1000) for k in range(100)), id="100 kB of headers"),
+    ],
+)
+async def test_16_headers_beyond_the_bound_are_refused(headers: tuple[tuple[str, str], ...]) -> None:
+    world = World()
+    async with connected(world.app) as address:
+        reply = await raw(address, Sent(plain(SOLVE), (JSON_HEADER, *headers)).bytes_for(SOLVE))
+        refused(reply, 431, "headers_too_large")
+        assert reply.closed
+        assert (await exchange(address, "/health", Sent(method="GET"))).status == 200
+    assert world.generator.requests == []
+
+
+async def test_16_a_header_that_does_not_end_is_refused() -> None:
+    async with connected(World().app) as address:
+        head = b"POST /v1/solve HTTP/1.1\r\nhost: test\r\nx-a: "
+        refused(await raw(address, head, *([b"y" * 40_000] * 3), pause_s=0.02), 431, "headers_too_large")
+
+
+async def test_16_a_path_beyond_the_bound_is_refused() -> None:
+    refused(await World().send("/v1/" + "y" * 70_000, Sent(method="GET")), 431, "headers_too_large")
+
+
+async def test_16_headers_within_the_bound_are_read() -> None:
+    headers = (JSON_HEADER, *((f"x-{k}", "y" * 500) for k in range(100)))
+    async with connected(World().app) as address:
+        pieces = Sent(plain(SOLVE), headers).bytes_for(SOLVE)
+        assert (await raw(address, pieces[:40_000], pieces[40_000:], pause_s=0.02)).status == 200
+
+
+async def test_16_what_follows_a_chunked_body_is_no_header() -> None:
+    trailers = b"0\r\nx-request-timeout-ms: abc\r\n\r\n"
+    sent = Sent(plain(SOLVE), chunked=True).bytes_for(SOLVE).replace(b"0\r\n\r\n", trailers)
+    async with connected(World().app) as address:
+        assert (await raw(address, sent)).status == 200
+
+
+@pytest.mark.parametrize(
+    "text", [CANARY.encode() + b"\r\n\r\n", b"\x16\x03\x01\x02\x00", b"POST /v1/solve HTTP/1.1\r\n\x00bad: x\r\n\r\n"]
+)
+async def test_what_is_no_http_is_told_so(text: bytes) -> None:
+    async with connected(World().app) as address:
+        refused(await raw(address, text), 400, "invalid_http")
+
+
+# --- time budgets ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("asked", "told"), [("1000000000000", "3600000"), ("3600000", None), ("5000", None)])
+async def test_21_a_budget_that_was_clamped_is_reported(asked: str, told: str | None) -> None:
+    reply = await World().send(SOLVE, Sent(plain(SOLVE), (JSON_HEADER, ("x-request-timeout-ms", asked))))
+    assert (reply.status, reply.headers.get("x-request-timeout-ms")) == (200, told)
+
+
+@pytest.mark.parametrize("route", ROUTES)
+async def test_22_a_budget_that_ran_out_starts_no_work(route: str) -> None:
+    world = World()
+    sent = Sent(plain(route), (JSON_HEADER, ("x-request-timeout-ms", "50")))
+    async with connected(world.app) as address:
+        reply = await raw(address, sent.head(route), b"", pause_s=0.1)
+    refused(reply, 504, "deadline_exceeded")
+    assert (world.generator.requests, world.verifier.requests) == ([], [])
+
+
+async def test_a_pipelined_request_does_not_inherit_the_budget_of_the_one_before_it() -> None:
+    hurried = Sent(plain(VOTE), (JSON_HEADER, ("x-request-timeout-ms", "200"))).bytes_for(VOTE)
+    async with connected(World().app) as address:
+        reader, writer = await asyncio.open_connection(address.host, address.port)
+        writer.write(hurried + Sent(plain(VOTE)).head(VOTE))
+        assert (await read_reply(reader)).status == 200
+        await asyncio.sleep(0.3)
+        writer.write(plain(VOTE))
+        assert (await read_reply(reader)).status == 200
+        writer.close()
+        await writer.wait_closed()
+
+
+# --- what a browser is told ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/openapi.json", "/nowhere", "/docs", SOLVE])
+async def test_no_answer_may_be_sniffed_kept_or_framed(path: str) -> None:
+    headers = (await World().send(path, Sent(method="GET"))).headers
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["referrer-policy"] == "no-referrer"
+    assert headers["cache-control"] == "no-store"
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "frame-ancestors 'none'" in policy
+    assert ("script-src" in policy) == (path == "/docs")
+
+
+async def test_series_of_metrics_do_not_grow_with_what_strangers_ask() -> None:
+    methods = ["GET", "POST", "PROPFIND", "M-SEARCH", "PURGE"]
+    async with connected(World().app) as address:
+
+        async def series(asked: range) -> int:
+            for k in asked:
+                await exchange(address, f"/{CANARY}/{k}?q={k}", Sent(method=methods[k % len(methods)]))
+            text = (await exchange(address, "/metrics", Sent(method="GET"))).body.decode()
+            assert CANARY not in text
+            return sum(not line.startswith("#") for line in text.splitlines())
+
+        await series(range(1))  # the series of /metrics itself come into being with the first answer
+        assert await series(range(10)) == await series(range(10, 200))
