@@ -80,6 +80,16 @@ async def test_every_sample_comes_once_in_any_order_then_the_end(reach: Reach) -
     assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (PROMPT_TOKENS, 4 * TOKENS_OF_A_SAMPLE)
 
 
+async def test_samples_can_be_asked_for_by_their_indices(reach: Reach) -> None:
+    texts = [str(k) for k in range(8)]
+    async with reach(FakeGenerator(texts)) as generator:
+        all_eight = await everything(generator, request(8))
+        *some, done = await everything(generator, GenerateRequest(problem="p", n=3, indices=[6, 2, 3]))
+    assert some == [all_eight[6], all_eight[2], all_eight[3]]
+    assert isinstance(done, GenerateDone)
+    assert done.usage.completion_tokens == 3 * TOKENS_OF_A_SAMPLE
+
+
 async def test_a_sample_keeps_all_that_is_known_of_it(reach: Reach) -> None:
     async with reach(FakeGenerator(["x"], finish_reasons={0: "length"})) as generator:
         sample, _ = await everything(generator, request(1))

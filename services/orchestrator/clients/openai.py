@@ -56,7 +56,7 @@ class OpenAIGenerator:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbelow(MAX_SEED)
-        samples = [asyncio.create_task(self._sample(request, seed, index)) for index in range(request.n)]
+        samples = [asyncio.create_task(self._sample(request, seed, index)) for index in request.sample_indices]
         prompt_tokens = completion_tokens = 0
         try:
             for finished in asyncio.as_completed(samples):
