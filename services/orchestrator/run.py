@@ -8,6 +8,7 @@ from typing import Literal
 from services.core.aggregation import Aggregation, aggregate
 from services.core.answers import extract_answer
 from services.core.contracts import Completion, SolutionScore, SolveRequest
+from services.core.errors import E2HError
 from services.core.voting import Candidate, Strategy
 
 Phase = Literal["generate", "verify"]
@@ -63,7 +64,7 @@ class Run:
     verifier: str | None = None
     aggregation: Aggregation | None = None
     degraded: bool = False
-    partial: bool = False
+    cut: E2HError | None = None  # what ended it before all samples were made and scored
     prompt_tokens: int = 0
     verifier_tokens: int = 0
     verifier_tokens_computed: int = 0
@@ -76,6 +77,15 @@ class Run:
     def samples(self) -> list[Sample]:
         """In index order, however they arrived."""
         return sorted(self.arrived, key=lambda s: s.index)
+
+    @property
+    def partial(self) -> bool:
+        return self.cut is not None
+
+    @property
+    def answerable(self) -> bool:
+        """Whether what has come can be voted on."""
+        return any(sample.scored for sample in self.arrived) if self.scores_wanted else bool(self.arrived)
 
     @property
     def scores_wanted(self) -> bool:
@@ -100,6 +110,10 @@ class Run:
             sample.original = original
         self.notify(sample)
         return original
+
+    def cut_short(self, error: E2HError) -> None:
+        """The rest will not come; the first reason counts."""
+        self.cut = self.cut or error
 
     def first_twin(self, sample: Sample) -> int:
         """The lowest index among samples of the same text: which of them arrived first is chance, this is not."""

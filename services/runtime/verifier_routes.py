@@ -16,7 +16,7 @@ from services.runtime.timing_headers import timing_headers
 
 VERIFIER_BODIES = (ScoreRequest, RerankRequest)
 
-_REFUSALS = (400, 404, 413, 415, 422, 429, 502, 503)
+_REFUSALS = (400, 404, 413, 415, 422, 429, 502, 503, 504)
 _SCORE = {
     "problem": "What is 6 times 7?",
     "solutions": [{"steps": ["6 times 7 is 7 added six times.", "That makes 42.\n\n# Answer\n\n42"]}],

@@ -1,4 +1,4 @@
-"""The promises of a Generator, kept by a local object, by the client over ASGI, and over a socket."""
+"""The promises of a Generator, kept by a local object, by the client over ASGI and over a socket, and behind routing."""
 
 import asyncio
 import contextlib
@@ -8,12 +8,14 @@ from typing import cast
 
 import httpx2
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.core.contracts import Completion, GenerateDone, GenerateRequest, Message, Sampling
 from services.core.errors import ContextLengthExceeded, E2HError, NotReady, Overloaded, UpstreamUnavailable
 from services.core.ports import Generator
 from services.orchestrator.clients.generator import HttpGenerator
 from services.orchestrator.clients.transport import Upstream, upstream
+from services.orchestrator.routing import ReplicatedGenerator, RoutingMetrics
 from tests.fakes import PROMPT_TOKENS, TOKENS_OF_A_SAMPLE, FakeGenerator
 from tests.serving import eventually, generator_app, served
 
@@ -41,13 +43,21 @@ async def over_a_socket(generator: Generator) -> AsyncIterator[Generator]:
         await client.close()
 
 
-@pytest.fixture(params=[locally, over_asgi, over_a_socket], ids=lambda reach: reach.__name__)
+@contextlib.asynccontextmanager
+async def replicated(generator: Generator) -> AsyncIterator[Generator]:
+    async with over_a_socket(generator) as client:
+        routed = ReplicatedGenerator([client], RoutingMetrics(CollectorRegistry()))
+        yield routed
+        await routed.close()
+
+
+@pytest.fixture(params=[locally, over_asgi, over_a_socket, replicated], ids=lambda reach: reach.__name__)
 def reach(request: pytest.FixtureRequest) -> Reach:
     return cast(Reach, request.param)
 
 
 # The in-process transport hands over a response only when it is whole; streams are told apart by these two.
-streaming = pytest.mark.parametrize("reach", [locally, over_a_socket], ids=lambda reach: reach.__name__)
+streaming = pytest.mark.parametrize("reach", [locally, over_a_socket, replicated], ids=lambda reach: reach.__name__)
 
 
 def request(n: int) -> GenerateRequest:

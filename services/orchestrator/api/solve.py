@@ -32,7 +32,7 @@ def solve_router(solver: Solver, grader: Grader) -> APIRouter:
     @router.post(
         "/solve",
         response_model=SolveResponse,
-        responses=error_responses(400, 413, 415, 422, 429, 502, 503),
+        responses=error_responses(400, 413, 415, 422, 429, 502, 503, 504),
         openapi_extra=describe_body(SolveRequest, _SOLVE),
     )
     async def solve(request: Request) -> Response:
