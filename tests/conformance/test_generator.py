@@ -1,4 +1,5 @@
-"""The promises of a Generator, kept by a local object, by the client over ASGI and over a socket, and behind routing."""
+"""The promises of a Generator, kept by a local object, by the client over ASGI and over a socket, and behind
+routing."""
 
 import asyncio
 import contextlib

@@ -1,5 +1,6 @@
 """The replicas of one service: who is sent a request, who is left out after failures, who is let in again.
 
+One that fails is probed, and left out when it is not ready; one that is ready and fails all the same, by its breaker.
 While a replica keeps silent it is probed; one that does not answer its probe hangs, and whoever waits for it is told to
 go elsewhere. One that is left out is probed until it is ready.
 """
@@ -59,6 +60,7 @@ class Fleet(Generic[Port]):
         self._paces: deque[float] = deque(maxlen=_PACES)
         self._watches: dict[int, asyncio.Task[None]] = {}
         self._returns: dict[int, asyncio.Task[None]] = {}
+        self._checks: dict[int, asyncio.Task[None]] = {}
         self._rng = Random()  # noqa: S311 - spreads load, no secret
         for replica in self.replicas:
             self._show(replica)
@@ -90,6 +92,15 @@ class Fleet(Generic[Port]):
         if was_able and replica.breaker.state != "closed":
             self._leave_out(replica)
 
+    async def is_well(self, replica: Replica[Port]) -> bool:
+        """Whether a replica that has just failed says that it is ready; if not, it is left out at once."""
+        if replica.breaker.state == "closed":
+            checking = self._checks.get(replica.ordinal)
+            if checking is None or checking.done():
+                checking = self._checks[replica.ordinal] = _on_its_own(self._check(replica))
+            await asyncio.shield(checking)
+        return replica.breaker.state == "closed"
+
     def suffices(self, seconds: float) -> bool:
         """Whether a try may end within this time: whether the fastest of late would."""
         return seconds > min(self._paces, default=0.0)
@@ -115,7 +126,7 @@ class Fleet(Generic[Port]):
 
     async def close(self) -> None:
         """Stop watching. The ports are their owner's to close."""
-        tasks = [*self._watches.values(), *self._returns.values()]
+        tasks = [*self._watches.values(), *self._returns.values(), *self._checks.values()]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -148,6 +159,10 @@ class Fleet(Generic[Port]):
         finally:
             del self._watches[replica.ordinal]
 
+    async def _check(self, replica: Replica[Port]) -> None:
+        if not await self._is_ready(replica):
+            self._leave_out(replica)
+
     async def _hangs(self, replica: Replica[Port]) -> bool:
         """Whether two probes in a row bring no answer at all; "not ready" is one."""
         for _ in range(2):
@@ -157,6 +172,12 @@ class Fleet(Generic[Port]):
                 continue
             return False
         return True
+
+    async def _is_ready(self, replica: Replica[Port]) -> bool:
+        try:
+            return await self._probe(replica) is None
+        except TimeoutError:
+            return False
 
     async def _probe(self, replica: Replica[Port]) -> str | None:
         async with asyncio.timeout(self.policy.probe_timeout_s):
@@ -174,11 +195,7 @@ class Fleet(Generic[Port]):
         while replica.breaker.state != "closed":
             await asyncio.sleep(replica.breaker.rest_s)
             replica.breaker.probe()
-            try:
-                ready = await self._probe(replica) is None
-            except TimeoutError:
-                ready = False
-            if ready:
+            if await self._is_ready(replica):
                 replica.breaker.mend()
             else:
                 replica.breaker.trip()

@@ -44,7 +44,7 @@ class ReplicatedGenerator:
                 raise UpstreamContract("the generator ended without its last event")
             except E2HError as error:
                 # Without its end, but with all its samples, there is nothing to make again.
-                tries.failed(replica, error, final=not missing)
+                await tries.failed(replica, error, final=not missing)
                 self._fleet.metrics.remade(len(missing))
 
     async def ready(self) -> str | None:

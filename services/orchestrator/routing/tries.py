@@ -1,5 +1,8 @@
 """The tries of one request. At most one at a replica; another only after a fault of the replica, never after a refusal,
-within the retry budget, and with time enough left.
+with time enough left, and within the retry budget.
+
+What was under way at a replica that is now left out moves to another without spending from the budget: had it been left
+out a moment before, the others would have been sent just that. The budget is for replicas that fail and stay.
 """
 
 from collections.abc import Awaitable, Callable
@@ -32,26 +35,29 @@ class Tries(Generic[Port]):
 
     def next(self, tokens: int) -> Replica[Port]:
         """The replica to try. Raises `UpstreamUnavailable` when none is left."""
-        if not self._tried:
+        if tokens and not self._tried:
             self._fleet.retries.earn()
         return self._fleet.pick(self._key, tokens, but=self._tried)
 
-    def failed(self, replica: Replica[Port], error: E2HError, final: bool = False) -> None:
+    async def failed(self, replica: Replica[Port], error: E2HError, final: bool = False) -> None:
         """Count what happened. Returns when the request is to be tried again, else (`final` or not) raises `error`."""
         if isinstance(error, _FAULTS):
             self._fleet.failed(replica, error)
         elif not isinstance(error, DeadlineExceeded):
             replica.breaker.succeeded()
         self._tried.add(replica.ordinal)
-        if final or not isinstance(error, _FAULTS) or not self._may_be_tried_again():
+        if final or not isinstance(error, _FAULTS) or not await self._may_move(replica):
             raise error
         self._fleet.metrics.retried(self._fleet.service)
 
-    def _may_be_tried_again(self) -> bool:
+    async def _may_move(self, replica: Replica[Port]) -> bool:
         fleet = self._fleet
+        if not fleet.able(but=self._tried):
+            return False
+        stays = await fleet.is_well(replica)
         if not fleet.able(but=self._tried) or not fleet.suffices(context.time_left()):
             return False
-        if not fleet.retries.spend():
+        if stays and not fleet.retries.spend():
             fleet.metrics.refused(fleet.service)
             return False
         return True
@@ -69,7 +75,7 @@ async def ask(
             with replica.loaded(tokens):
                 answer = await replica.hear(question(replica.port))
         except E2HError as error:
-            tries.failed(replica, error)
+            await tries.failed(replica, error)
         else:
             fleet.succeeded(replica, fleet.clock() - began if tokens else None)
             return answer
