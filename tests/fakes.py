@@ -63,7 +63,7 @@ class FakeGenerator:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
         self.requests.append(request)
         try:
-            for place, index in enumerate(self.order or range(request.n)):
+            for place, index in enumerate(self.order or request.sample_indices):
                 self._maybe_fail(place)
                 await asyncio.sleep(0)  # as an engine does, give way to others between samples
                 if index in self.holds:

@@ -85,7 +85,7 @@ class VllmGenerator:
         self._metrics.began(len(prompt))
         samples = [
             asyncio.create_task(self._sample(engine, request, prompt, room, seed, index, request_id))
-            for index in range(request.n)
+            for index in request.sample_indices
         ]
         self._running.update(samples)
         tokens, first = 0, True

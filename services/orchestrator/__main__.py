@@ -17,6 +17,7 @@ from services.orchestrator.clients.transport import Upstream, upstream
 from services.orchestrator.clients.verifier import HttpVerifier
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.routing import ReplicatedGenerator, ReplicatedVerifier, RoutingMetrics
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
@@ -29,11 +30,15 @@ from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, sco
 def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
     """The orchestrator's app around clients of the other two services."""
     registry = CollectorRegistry()
-    generator = build_generator(settings)
-    verifier = HttpVerifier(_upstream("verifier", settings.verifier_url, settings))
+    generators = build_generators(settings)
+    verifiers = [HttpVerifier(_upstream("verifier", url, settings)) for url in settings.verifier_url]
+    routing = RoutingMetrics(registry)
+    generator, verifier = ReplicatedGenerator(generators, routing), ReplicatedVerifier(verifiers, routing)
     grader = GradingPool(load_settings(GradingSettings), GradingMetrics(registry))
     solver = Solver(generator, verifier, grader, SolveMetrics(registry))
-    lifecycle = Lifecycle(checks=[grader.ready, generator.ready, verifier.ready])
+    lifecycle = Lifecycle(
+        checks=[grader.ready, generator.ready, verifier.ready], optional=[*generator.checks(), *verifier.checks()]
+    )
     app = build_app(
         title="e2h",
         # The verifier's routes, passed through, so that one public port is enough.
@@ -55,17 +60,22 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
         await grader.start()
 
     async def stop() -> None:
-        await asyncio.gather(generator.close(), verifier.close(), grader.close())
+        await asyncio.gather(generator.close(), verifier.close())  # they use the clients that are closed next
+        await asyncio.gather(*(client.close() for client in (*generators, *verifiers)), grader.close())
 
     return Service(app, lifecycle, start=start, stop=stop)
 
 
-def build_generator(settings: OrchestratorSettings) -> HttpGenerator | OpenAIGenerator:
-    """Our generator service, or the OpenAI-compatible server that the settings name instead."""
+def build_generators(settings: OrchestratorSettings) -> list[HttpGenerator] | list[OpenAIGenerator]:
+    """Our generator services, or the OpenAI-compatible servers that the settings name instead."""
     if settings.openai_base_url is None:
-        return HttpGenerator(_upstream("generator", settings.generator_url, settings))
+        return [HttpGenerator(_upstream("generator", url, settings)) for url in settings.generator_url]
+    return [_openai_generator(url, settings) for url in settings.openai_base_url]
+
+
+def _openai_generator(url: str, settings: OrchestratorSettings) -> OpenAIGenerator:
     client = openai.AsyncOpenAI(
-        base_url=settings.openai_base_url,
+        base_url=url,
         api_key=settings.openai_api_key.get_secret_value(),
         timeout=httpx2.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
         max_retries=0,  # retries have one place, and it is not a client library

@@ -18,6 +18,7 @@ from services.core.contracts import (
     SolveEvent,
     SolveRequest,
 )
+from services.core.errors import E2HError
 from services.core.voting import Candidate, Strategy
 
 Phase = Literal["generate", "verify"]
@@ -90,11 +91,11 @@ class Run:
     verifier: str | None = None
     aggregation: Aggregation | None = None
     degraded: bool = False
-    partial: bool = False
     stopped_early: bool = False
     recount: bool = False  # something has changed since the last vote on the way
     counting: bool = False  # such a vote is being taken
     keys: dict[str, str] = field(default_factory=dict)  # classes of the answers that are known already
+    cut: E2HError | None = None  # what ended it before all samples were made and scored
     prompt_tokens: int = 0
     verifier_tokens: int = 0
     verifier_tokens_computed: int = 0
@@ -107,6 +108,15 @@ class Run:
     def samples(self) -> list[Sample]:
         """In index order, however they arrived."""
         return sorted(self.arrived, key=lambda s: s.index)
+
+    @property
+    def partial(self) -> bool:
+        return self.cut is not None
+
+    @property
+    def answerable(self) -> bool:
+        """Whether what has come can be voted on."""
+        return any(sample.scored for sample in self.arrived) if self.scores_wanted else bool(self.arrived)
 
     @property
     def scores_wanted(self) -> bool:
@@ -168,6 +178,10 @@ class Run:
         sample.score = score
         for scored in (sample, *sample.twins):
             self._tell_score(scored)
+
+    def cut_short(self, error: E2HError) -> None:
+        """The rest will not come; the first reason counts."""
+        self.cut = self.cut or error
 
     def first_twin(self, sample: Sample) -> int:
         """The lowest index among samples of the same text: which of them arrived first is chance, this is not."""

@@ -1,24 +1,38 @@
 """Settings of the orchestrator service."""
 
-from typing import Annotated, Literal, Self
+import json
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode
 
 from services.core.steps import STEPWISE_SYSTEM_PROMPT
 from services.runtime.settings import settings_config
+
+
+def _http_addresses(given: Any) -> list[str]:
+    """One address, several separated by commas, or a JSON array of them."""
+    if isinstance(given, str):
+        given = json.loads(given) if given.lstrip().startswith("[") else given.split(",")
+    if not isinstance(given, list | tuple) or not given or not all(isinstance(url, str) for url in given):
+        raise ValueError("write it as http://HOST:PORT, several with commas between them")
+    urls = [_http_address(url.strip()) for url in given]
+    if len(set(urls)) < len(urls):
+        raise ValueError("an address stands twice")
+    return urls
 
 
 def _http_address(url: str) -> str:
     parts = urlsplit(url)
     # `port` raises ValueError beyond 65535, which pydantic reports.
     if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
-        raise ValueError("write it as http://HOST:PORT")
+        raise ValueError("write it as http://HOST:PORT, several with commas between them")
     return url
 
 
-HttpAddress = Annotated[str, AfterValidator(_http_address)]
+# NoDecode: the settings library would insist on JSON.
+HttpAddresses = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_http_addresses)]
 
 
 class OrchestratorSettings(BaseSettings):
@@ -27,15 +41,17 @@ class OrchestratorSettings(BaseSettings):
     model_config = settings_config("E2H_ORCHESTRATOR_")
 
     port: int = Field(default=8100, ge=0, le=65535, description="The public port.")
-    generator_url: HttpAddress = Field(
-        default="http://127.0.0.1:8101", description="Where our generator service listens."
+    generator_url: HttpAddresses = Field(
+        default=("http://127.0.0.1:8101",),
+        description="Where our generator service listens; replicas, which serve the same model, separated by commas.",
     )
-    verifier_url: HttpAddress = Field(
-        default="http://127.0.0.1:8102", description="Where our verifier service listens."
+    verifier_url: HttpAddresses = Field(
+        default=("http://127.0.0.1:8102",),
+        description="Where our verifier service listens; replicas, which serve the same model, separated by commas.",
     )
-    openai_base_url: HttpAddress | None = Field(
+    openai_base_url: HttpAddresses | None = Field(
         default=None,
-        description="An OpenAI-compatible server (its /v1 URL) that samples instead of our generator service.",
+        description="OpenAI-compatible servers (their /v1 URLs) that sample instead of our generator service.",
     )
     openai_model: str = Field(default="", description="The model to ask that server for.")
     openai_api_key: SecretStr = Field(default=SecretStr("none"), description="Its key; most own servers need none.")
@@ -55,7 +71,8 @@ class OrchestratorSettings(BaseSettings):
     read_timeout_s: float = Field(
         default=600.0,
         gt=0.0,
-        description="Longest silence of a service that works; a long sample on a CPU takes minutes.",
+        description="Longest silence of one try; a long sample on a CPU takes minutes. A replica that hangs is noticed "
+        "within seconds all the same where there is another one.",
     )
 
     @model_validator(mode="after")

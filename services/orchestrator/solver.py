@@ -1,10 +1,11 @@
 """The story of one request: sample, score each sample as it arrives, vote, answer. Knows ports, no clients."""
 
 import asyncio
+import math
 import time
 import uuid
 from collections.abc import AsyncGenerator, Sequence
-from contextlib import aclosing
+from contextlib import AbstractContextManager, aclosing
 
 import structlog
 
@@ -27,6 +28,8 @@ from services.core.contracts import (
 )
 from services.core.equivalence import Mode
 from services.core.errors import (
+    DeadlineExceeded,
+    Draining,
     E2HError,
     InternalError,
     InvalidRequest,
@@ -43,10 +46,15 @@ from services.orchestrator.answering import build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
 from services.orchestrator.voting import keys_of
+from services.runtime import context
 
 _log = structlog.get_logger("e2h.solver")
 # What on_verifier_failure="majority" forgives: the verifier's troubles, not the caller's mistakes.
-_VERIFIER_TROUBLES = (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract, InternalError)
+_VERIFIER_TROUBLES = (NotReady, Draining, Overloaded, UpstreamUnavailable, UpstreamContract, InternalError)
+# What ends the sampling and leaves the samples that have come.
+_GENERATOR_TROUBLES = (NotReady, Draining, Overloaded, UpstreamUnavailable, UpstreamContract, DeadlineExceeded)
+# Of the time budget, what is kept for grading, voting and answering: a tenth, and no more than this.
+_VOTE_S = 0.25
 
 
 class _Settled(Exception):
@@ -67,8 +75,11 @@ class Solver:
 
         A `CandidateEvent` as each sample comes, a `ScoreEvent` as each is scored, and where the request asks for a
         stream or an early stop a `VoteEvent` as the vote changes. `context` are the turns of a conversation before
-        the problem. Closing the iterator, or cancelling its consumer, stops every sample and every score. Raises what
-        the ports raise; `InvalidRequest` when the verifier cannot give the aggregation that is asked for.
+        the problem. Closing the iterator, or cancelling its consumer, stops every sample and every score.
+
+        When the generator is lost or the time budget ends midway, the answer is made of what is there, and is partial.
+        Raises what the ports raise; `DeadlineExceeded` when the budget ends before anything is scored;
+        `InvalidRequest` when the verifier cannot give the aggregation that is asked for.
         """
         run = Run(request=request, generator="", began=time.perf_counter(), context=context)
         working = asyncio.create_task(self._work(run))
@@ -94,9 +105,10 @@ class Solver:
         return (await self._verifier.info()).default_aggregation
 
     async def _work(self, run: Run) -> SolveResponse:
-        run.generator = (await self._generator.info()).id
-        await self._meet_verifier(run)
-        await self._sample_and_score(run)
+        with _kept_for_the_vote():
+            run.generator = (await self._generator.info()).id
+            await self._meet_verifier(run)
+            await self._sample_and_score(run)
         selection = await self._choose(run)
         correct = await self._is_correct(selection.answer, run.request.reference)
         response = build_response(run, selection, correct, f"solve-{uuid.uuid4().hex}")
@@ -119,14 +131,18 @@ class Solver:
         try:
             # The first score that fails ends the sampling too: its answer could no longer come. So does a vote that
             # is decided.
-            async with asyncio.TaskGroup() as work:
+            async with asyncio.timeout(_budget_s()), asyncio.TaskGroup() as work:
                 await self._sample(run, work)
                 run.mark("generate")
+        except TimeoutError:
+            run.cut_short(_out_of_time())
         except BaseExceptionGroup as failures:
             if not run.stopped_early:
                 raise failures.exceptions[0] from None
             run.mark("generate")
         run.mark("verify")
+        if run.cut is not None and not run.answerable:
+            raise run.cut
 
     async def _sample(self, run: Run, work: asyncio.TaskGroup) -> None:
         request = run.request
@@ -144,11 +160,11 @@ class Solver:
                         return
                     self._take(run, event, work)
             raise UpstreamContract("the generator ended without its last event")
-        except (NotReady, Overloaded, UpstreamUnavailable, UpstreamContract) as error:
+        except _GENERATOR_TROUBLES as error:
             if not run.arrived:
                 raise
             _log.warning("generator failed midway", sampled=len(run.samples), n=request.n, code=error.code)
-            run.partial = True
+            run.cut_short(error)
 
     def _take(self, run: Run, completion: Completion, work: asyncio.TaskGroup) -> None:
         sample = Sample(completion, split_steps(completion.text))
@@ -163,6 +179,9 @@ class Solver:
         try:
             response, _ = await self._verifier.score(request)
             score = _checked(response, sample)
+        except DeadlineExceeded as error:
+            run.cut_short(error)
+            return
         except _VERIFIER_TROUBLES as error:
             self._degrade(run, error)
         else:
@@ -220,6 +239,22 @@ class Solver:
             raise error
         _log.warning("verifier failed; voting by majority", code=error.code)
         run.degraded = True
+
+
+def _kept_for_the_vote() -> AbstractContextManager[None]:
+    """Within it, sampling and scoring have a little less time than the caller gave. Raises `DeadlineExceeded`."""
+    left = context.time_left()
+    if left <= 0:
+        raise _out_of_time()
+    return context.reserving(min(_VOTE_S, left / 10))
+
+
+def _budget_s() -> float | None:
+    return None if math.isinf(context.time_left()) else context.time_left()
+
+
+def _out_of_time() -> DeadlineExceeded:
+    return DeadlineExceeded("the request's time budget ran out")
 
 
 def _checked(response: ScoreResponse, sample: Sample) -> SolutionScore:

@@ -1,5 +1,6 @@
 """The web app of any service: routes of its own plus health, readiness, metrics and the error envelope."""
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -58,7 +59,7 @@ class Lifecycle:
             reason = await check()
             if reason is not None:
                 return Readiness(status="not_ready", reason=reason)
-        told = [await check() for check in self.optional]
+        told = await asyncio.gather(*(check() for check in self.optional))
         return Readiness(status="ready", degraded=[reason for reason in told if reason is not None])
 
 

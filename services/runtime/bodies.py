@@ -27,8 +27,8 @@ Result = TypeVar("Result")
 async def read_body(request: Request, model: type[Model], unknown_field: str = InvalidRequest.code) -> Model:
     """The validated body. Raises the `InvalidRequest` that says what is wrong with it.
 
-    `unknown_field` is the code of a field that `model` does not have. Raises `DeadlineExceeded` when the caller's budget
-    ran out while it arrived.
+    `unknown_field` is the code of a field that `model` does not have. Raises `DeadlineExceeded` when the caller's
+    budget ran out while it arrived.
     """
     raw = await _read_bytes(request)
     require_time()

@@ -5,7 +5,6 @@
 """
 
 import math
-import time
 from collections.abc import Iterable
 from typing import cast, get_args
 
@@ -36,7 +35,7 @@ def read_budget(headers: Iterable[tuple[bytes, bytes]]) -> bool:
 
 def require_time() -> None:
     """Raises `DeadlineExceeded` when nothing of the current task's budget is left."""
-    if time.monotonic() >= context.deadline():
+    if context.time_left() <= 0:
         raise DeadlineExceeded("the request's time budget ran out")
 
 
@@ -45,7 +44,7 @@ def budget_headers() -> dict[str, str]:
     headers: dict[str, str] = {} if context.priority() == "interactive" else {PRIORITY_HEADER: context.priority()}
     if math.isinf(context.deadline()):
         return headers
-    left = int((context.deadline() - time.monotonic()) * 1000)
+    left = int(context.time_left() * 1000)
     if left <= 0:
         raise DeadlineExceeded("the request's time budget ran out")
     return {**headers, TIMEOUT_HEADER: str(left)}

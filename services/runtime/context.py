@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Literal
 
@@ -38,6 +40,21 @@ def deadline() -> float:
     return _deadline.get()
 
 
+def time_left() -> float:
+    """Seconds until `deadline`: negative after it, infinite without one."""
+    return _deadline.get() - time.monotonic()
+
+
 def set_budget(seconds: float) -> None:
     """Give the current task, and the tasks it starts, this many seconds from now."""
     _deadline.set(time.monotonic() + seconds)
+
+
+@contextmanager
+def reserving(seconds: float) -> Iterator[None]:
+    """Within the block, the current task and those it starts have this much less time: it is kept for what follows."""
+    token = _deadline.set(_deadline.get() - seconds)
+    try:
+        yield
+    finally:
+        _deadline.reset(token)

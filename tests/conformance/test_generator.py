@@ -1,4 +1,5 @@
-"""The promises of a Generator, kept by a local object, by the client over ASGI, and over a socket."""
+"""The promises of a Generator, kept by a local object, by the client over ASGI and over a socket, and behind
+routing."""
 
 import asyncio
 import contextlib
@@ -8,12 +9,14 @@ from typing import cast
 
 import httpx2
 import pytest
+from prometheus_client import CollectorRegistry
 
 from services.core.contracts import Completion, GenerateDone, GenerateRequest, Message, Sampling
 from services.core.errors import ContextLengthExceeded, E2HError, NotReady, Overloaded, UpstreamUnavailable
 from services.core.ports import Generator
 from services.orchestrator.clients.generator import HttpGenerator
 from services.orchestrator.clients.transport import Upstream, upstream
+from services.orchestrator.routing import ReplicatedGenerator, RoutingMetrics
 from tests.fakes import PROMPT_TOKENS, TOKENS_OF_A_SAMPLE, FakeGenerator
 from tests.serving import eventually, generator_app, served
 
@@ -41,13 +44,21 @@ async def over_a_socket(generator: Generator) -> AsyncIterator[Generator]:
         await client.close()
 
 
-@pytest.fixture(params=[locally, over_asgi, over_a_socket], ids=lambda reach: reach.__name__)
+@contextlib.asynccontextmanager
+async def replicated(generator: Generator) -> AsyncIterator[Generator]:
+    async with over_a_socket(generator) as client:
+        routed = ReplicatedGenerator([client], RoutingMetrics(CollectorRegistry()))
+        yield routed
+        await routed.close()
+
+
+@pytest.fixture(params=[locally, over_asgi, over_a_socket, replicated], ids=lambda reach: reach.__name__)
 def reach(request: pytest.FixtureRequest) -> Reach:
     return cast(Reach, request.param)
 
 
 # The in-process transport hands over a response only when it is whole; streams are told apart by these two.
-streaming = pytest.mark.parametrize("reach", [locally, over_a_socket], ids=lambda reach: reach.__name__)
+streaming = pytest.mark.parametrize("reach", [locally, over_a_socket, replicated], ids=lambda reach: reach.__name__)
 
 
 def request(n: int) -> GenerateRequest:
@@ -78,6 +89,16 @@ async def test_every_sample_comes_once_in_any_order_then_the_end(reach: Reach) -
     assert {c.index: c.text for c in completions if isinstance(c, Completion)} == dict(enumerate(texts))
     assert isinstance(done, GenerateDone)
     assert (done.usage.prompt_tokens, done.usage.completion_tokens) == (PROMPT_TOKENS, 4 * TOKENS_OF_A_SAMPLE)
+
+
+async def test_samples_can_be_asked_for_by_their_indices(reach: Reach) -> None:
+    texts = [str(k) for k in range(8)]
+    async with reach(FakeGenerator(texts)) as generator:
+        all_eight = await everything(generator, request(8))
+        *some, done = await everything(generator, GenerateRequest(problem="p", n=3, indices=[6, 2, 3]))
+    assert some == [all_eight[6], all_eight[2], all_eight[3]]
+    assert isinstance(done, GenerateDone)
+    assert done.usage.completion_tokens == 3 * TOKENS_OF_A_SAMPLE
 
 
 async def test_a_sample_keeps_all_that_is_known_of_it(reach: Reach) -> None:

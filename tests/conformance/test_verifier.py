@@ -1,4 +1,5 @@
-"""The promises of a Verifier, kept by the object in this process, by the client over ASGI, and over a socket."""
+"""The promises of a Verifier, kept by the object in this process, by the client over ASGI and over a socket, and behind
+routing."""
 
 import asyncio
 import contextlib
@@ -15,6 +16,7 @@ from services.core.errors import ModelNotFound, NotReady, Overloaded
 from services.core.ports import Verifier
 from services.orchestrator.clients.transport import Upstream, upstream
 from services.orchestrator.clients.verifier import HttpVerifier
+from services.orchestrator.routing import ReplicatedVerifier, RoutingMetrics
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.service import LocalVerifier
 from services.verifier.settings import VerifierSettings
@@ -47,7 +49,15 @@ async def over_a_socket(verifier: Verifier) -> AsyncIterator[Verifier]:
         await client.close()
 
 
-@pytest.fixture(params=[locally, over_asgi, over_a_socket], ids=lambda reach: reach.__name__)
+@contextlib.asynccontextmanager
+async def replicated(verifier: Verifier) -> AsyncIterator[Verifier]:
+    async with over_a_socket(verifier) as client:
+        routed = ReplicatedVerifier([client], RoutingMetrics(CollectorRegistry()))
+        yield routed
+        await routed.close()
+
+
+@pytest.fixture(params=[locally, over_asgi, over_a_socket, replicated], ids=lambda reach: reach.__name__)
 def reach(request: pytest.FixtureRequest) -> Reach:
     return cast(Reach, request.param)
 

@@ -43,6 +43,7 @@ def _fault(model: type[BaseModel], body: dict[str, Any]) -> tuple[str, str]:
         pytest.param(SolveRequest, {**SOLVE, "sampling": {"seed": MAX_SEED, "top_p": 1}}, id="an int is a float"),
         pytest.param(GenerateRequest, {**GENERATE, "sampling": {"stop": ["\n"] * 16}}, id="generate"),
         pytest.param(GenerateRequest, {**GENERATE, "messages": [{"role": "user", "content": ""}]}, id="conversation"),
+        pytest.param(GenerateRequest, {**GENERATE, "n": 2, "indices": [7, 3]}, id="two samples of many"),
         pytest.param(ScoreRequest, SCORE, id="score steps"),
         pytest.param(ScoreRequest, {**SCORE, "solutions": [{"text": "42"}]}, id="score text"),
         pytest.param(VoteRequest, VOTE, id="vote"),
@@ -73,6 +74,19 @@ def test_a_plain_request_is_read(model: type[BaseModel], body: dict[str, Any]) -
         pytest.param(SolveRequest, {**SOLVE, "reference": " "}, ("empty", "reference"), id="a blank reference"),
         pytest.param(
             SolveRequest, {**SOLVE, "include_candidates": 1}, ("bool_type", "include_candidates"), id="1 is not true"
+        ),
+        pytest.param(
+            GenerateRequest, {**GENERATE, "n": 3, "indices": [0, 1]}, ("sample_indices", ""), id="an index too few"
+        ),
+        pytest.param(
+            GenerateRequest, {**GENERATE, "n": 2, "indices": [1, 1]}, ("sample_indices", ""), id="an index twice"
+        ),
+        pytest.param(GenerateRequest, {**GENERATE, "indices": []}, ("too_short", "indices"), id="no index"),
+        pytest.param(
+            GenerateRequest, {**GENERATE, "indices": [-1]}, ("greater_than_equal", "indices.0"), id="a negative index"
+        ),
+        pytest.param(
+            GenerateRequest, {**GENERATE, "indices": [1024]}, ("less_than", "indices.0"), id="an index too large"
         ),
         pytest.param(
             SolveRequest,

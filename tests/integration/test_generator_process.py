@@ -40,6 +40,14 @@ def test_sample_seeds_derive_from_the_request_seed_and_the_index_alone(three: St
     assert four[:2] == two or [c["text"] for c in four[:2]] == [c["text"] for c in two]
 
 
+def test_samples_asked_for_by_index_are_those_of_the_whole_request(three: Stack) -> None:
+    every = generate(three.generator.url)["completions"]
+    again = generate(three.generator.url, n=2, indices=[3, 1])["completions"]
+    assert [(c["index"], c["seed"], c["text"]) for c in again] == [
+        (c["index"], c["seed"], c["text"]) for c in (every[1], every[3])
+    ]
+
+
 def test_streamed_samples_are_those_of_the_plain_answer(three: Stack) -> None:
     plain = {c["index"]: c["text"] for c in generate(three.generator.url)["completions"]}
     body = {"problem": PROBLEM.question, "n": 4, "stream": True}

@@ -96,6 +96,13 @@ async def test_each_sample_is_a_request_with_a_seed_of_its_own(style: Literal["c
     assert [c.text for c in completions] == [f"sample of seed {seed}" for seed in seeds]
 
 
+async def test_a_sample_that_is_made_again_has_the_seed_that_it_had() -> None:
+    server = OpenAIServer()
+    every, _ = await run(server, request(4))
+    again, _ = await run(server, request(2, indices=[3, 1]))
+    assert again == [every[1], every[3]]
+
+
 async def test_without_a_seed_two_requests_draw_different_samples() -> None:
     server = OpenAIServer()
     for _ in range(2):

@@ -1,6 +1,7 @@
 """The generator's contract: sampling parameters, `POST /v1/generate`, `GET /v1/models`. Pure."""
 
-from typing import Literal, Self
+from collections.abc import Sequence
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
@@ -40,19 +41,34 @@ class Message(Wire):
     content: str
 
 
+SampleIndex = Annotated[int, Field(ge=0, lt=MAX_SAMPLES)]
+
+
 class GenerateRequest(Wire):
-    """`POST /v1/generate`. `messages`, when given, replaces the system prompt and precedes the problem."""
+    """`POST /v1/generate`. `messages`, when given, replaces the system prompt and precedes the problem.
+
+    `indices`, when given, names the n samples that are wanted instead of 0 to n - 1. With the same `sampling.seed`,
+    sample i is drawn with the same seed whoever draws it: what one replica lost, another makes again.
+    """
 
     problem: Problem
     messages: list[Message] | None = Field(default=None, max_length=256)
     prefix: str = ""
     n: int = Field(default=1, ge=1, le=MAX_SAMPLES)
+    indices: list[SampleIndex] | None = Field(default=None, min_length=1, max_length=MAX_SAMPLES)
     sampling: Sampling = Field(default_factory=Sampling)
     stream: bool = False
+
+    @property
+    def sample_indices(self) -> Sequence[int]:
+        """The indices of the n samples that are wanted."""
+        return range(self.n) if self.indices is None else self.indices
 
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
         refuse_identical_samples(self.n, self.sampling.temperature)
+        if self.indices is not None and not len(set(self.indices)) == len(self.indices) == self.n:
+            raise PydanticCustomError("sample_indices", "indices names n samples, each once")
         return self
 
 

@@ -37,7 +37,7 @@ class HttpGenerator:
         return await self._upstream.ready()
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
-        missing = set(range(request.n))
+        missing = set(request.sample_indices)
         async with self._upstream.events("/v1/generate", request.model_copy(update={"stream": True})) as events:
             async for event in events:
                 match event.event:

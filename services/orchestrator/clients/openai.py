@@ -10,6 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from typing import Literal, TypeVar
 
+import httpx2
 import openai
 
 from services.core.contracts import (
@@ -23,6 +24,7 @@ from services.core.contracts import (
 from services.core.errors import E2HError, InvalidRequest, Overloaded, UpstreamContract, UpstreamUnavailable
 from services.core.pieces import easy_to_hard_text
 from services.core.seeds import MAX_SEED, derive_seed
+from services.orchestrator.clients.transport import raise_past_deadline, within_budget
 
 Style = Literal["chat", "easy-to-hard"]
 Choice = TypeVar("Choice")
@@ -42,6 +44,8 @@ class OpenAIGenerator:
         self._model = model
         self._style = style
         self._system_prompt = system_prompt
+        usual = client.timeout
+        self._timeout = usual if isinstance(usual, httpx2.Timeout) else httpx2.Timeout(usual)
         self._slots = asyncio.Semaphore(max_concurrency)
 
     async def info(self) -> ModelInfo:
@@ -56,7 +60,7 @@ class OpenAIGenerator:
 
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
         seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbelow(MAX_SEED)
-        samples = [asyncio.create_task(self._sample(request, seed, index)) for index in range(request.n)]
+        samples = [asyncio.create_task(self._sample(request, seed, index)) for index in request.sample_indices]
         prompt_tokens = completion_tokens = 0
         try:
             for finished in asyncio.as_completed(samples):
@@ -79,9 +83,12 @@ class OpenAIGenerator:
         sample_seed = derive_seed(seed, index) & _SEED_MASK
         try:
             async with self._slots:
+                raise_past_deadline()
                 text, reason, usage = await self._ask(request, sample_seed)
             return _completion(index, sample_seed, text, reason, usage)
         except openai.OpenAIError as error:
+            if isinstance(error, openai.APITimeoutError):
+                raise_past_deadline(error)
             raise _translated(error) from error
         except (ValueError, TypeError, AttributeError):
             # The library hands on what the server sent, whatever its types say; its errors quote it.
@@ -104,6 +111,7 @@ class OpenAIGenerator:
                 max_tokens=sampling.max_tokens,
                 stop=sampling.stop or openai.omit,
                 seed=seed,
+                timeout=within_budget(self._timeout),
             )
             choice = _only(_answer(written, openai.types.Completion).choices)
             return choice.text, choice.finish_reason, written.usage
@@ -117,6 +125,7 @@ class OpenAIGenerator:
             max_tokens=sampling.max_tokens,
             stop=sampling.stop or openai.omit,
             seed=seed,
+            timeout=within_budget(self._timeout),
         )
         reply = _only(_answer(answered, openai.types.chat.ChatCompletion).choices)
         return reply.message.content or "", reply.finish_reason, answered.usage

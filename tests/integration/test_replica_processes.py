@@ -1,0 +1,139 @@
+"""Replicas that are processes: killed, stopped and woken under load, and no request that fails for it."""
+
+import signal
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+
+from tests.integration.processes import Process, free_port, service
+from training.lab.domain import make_problem
+
+pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+
+PROBLEMS = [make_problem(level=2, seed=seed) for seed in range(40)]
+CALLERS = 8
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """Two verifiers behind an orchestrator."""
+
+    verifiers: tuple[Process, Process]
+    orchestrator: Process
+
+    def breaker(self, replica: int) -> float:
+        name = f'e2h_upstream_breaker_state{{replica="{replica}",service="verifier"}} '
+        lines = httpx2.get(f"{self.orchestrator.url}/metrics").text.splitlines()
+        (line,) = (line for line in lines if line.startswith(name))
+        return float(line.removeprefix(name))
+
+    def asked(self, replica: int) -> int:
+        """Score requests that a verifier has answered."""
+        lines = httpx2.get(f"{self.verifiers[replica].url}/metrics").text.splitlines()
+        found = (line for line in lines if line.startswith('e2h_http_requests_total{method="POST",route="/v1/score"'))
+        return int(sum(float(line.rsplit(" ", 1)[1]) for line in found))
+
+
+@pytest.fixture
+def fleet(tmp_path: Path) -> Iterator[Fleet]:
+    with (
+        service("verifier", tmp_path / "first.log") as first,
+        service("verifier", tmp_path / "second.log") as second,
+        service(
+            "orchestrator",
+            tmp_path / "orchestrator.log",
+            ready="/health",  # there is no generator
+            E2H_ORCHESTRATOR_GENERATOR_URL=f"http://127.0.0.1:{free_port()}",
+            E2H_ORCHESTRATOR_VERIFIER_URL=f"{first.url},{second.url}",
+        ) as orchestrator,
+    ):
+        yield Fleet((first, second), orchestrator)
+
+
+class Load:
+    """Callers who score one solution after another until told to stop."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._stopping = False
+        self._pool = ThreadPoolExecutor(CALLERS)
+        self._callers: list[Future[list[int]]] = [self._pool.submit(self._call, place) for place in range(CALLERS)]
+        self.answered = 0
+
+    def _call(self, place: int) -> list[int]:
+        statuses = []
+        with httpx2.Client(base_url=self._url, timeout=60) as client:
+            while not self._stopping:
+                place += CALLERS
+                problem = PROBLEMS[place % len(PROBLEMS)]
+                body: dict[str, Any] = {"problem": problem.question, "solutions": [{"steps": list(problem.steps)}]}
+                statuses.append(client.post("/v1/score", json=body).status_code)
+                self.answered += 1
+        return statuses
+
+    def wait(self, answers: int) -> None:
+        """Returns when so many more have been answered; the test's own time-out bounds it."""
+        enough = self.answered + answers
+        while self.answered < enough:
+            time.sleep(0.05)
+
+    def stop(self) -> list[int]:
+        """The status of every answer."""
+        self._stopping = True
+        statuses = [status for caller in self._callers for status in caller.result()]
+        self._pool.shutdown()
+        return statuses
+
+
+def until(condition: Any) -> None:
+    while not condition():
+        time.sleep(0.1)
+
+
+def test_no_request_fails_when_a_verifier_hangs_then_the_other_is_killed(fleet: Fleet) -> None:
+    first, second = fleet.verifiers
+    load = Load(fleet.orchestrator.url)
+    try:
+        load.wait(100)
+        assert fleet.asked(0) > 0
+        assert fleet.asked(1) > 0
+        first.popen.send_signal(signal.SIGSTOP)
+        load.wait(100)
+        until(lambda: fleet.breaker(0) != 0)
+        load.wait(50)
+        first.popen.send_signal(signal.SIGCONT)
+        until(lambda: fleet.breaker(0) == 0)
+        before = fleet.asked(0)
+        load.wait(100)
+        assert fleet.asked(0) > before
+        second.popen.kill()
+        load.wait(100)
+        assert fleet.breaker(1) != 0
+        ready = httpx2.get(f"{fleet.orchestrator.url}/ready").json()
+    finally:
+        first.popen.send_signal(signal.SIGCONT)
+        statuses = load.stop()
+    assert set(statuses) == {200}
+    assert len(statuses) >= 450
+    assert ready["status"] == "not_ready"  # for want of a generator
+
+
+def test_without_any_replica_requests_are_refused_at_once(fleet: Fleet) -> None:
+    for verifier in fleet.verifiers:
+        verifier.popen.kill()
+        verifier.popen.wait()
+    body = {"problem": PROBLEMS[0].question, "solutions": [{"text": "so"}]}
+    with httpx2.Client(base_url=fleet.orchestrator.url, timeout=60) as client:
+        for _ in range(10):
+            refused = client.post("/v1/score", json=body)
+            assert (refused.status_code, refused.json()["error"]["code"]) == (503, "upstream_unavailable")
+            assert int(refused.headers["retry-after"]) >= 1
+            assert refused.elapsed.total_seconds() < 1
+        assert client.get("/health").status_code == 200
+        assert client.get("/ready").status_code == 503
