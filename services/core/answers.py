@@ -38,7 +38,8 @@ _PREDICATE = re.compile(r"\b(?:is|are|was|were|equals)[ \t]+(?:equal to[ \t]+)?(
 _FIGURE = re.compile(r"(?<![\w.,])\\?\$?-?\d+(?:[.,/:]\d+)*%?(?!\w)")
 _REASON = re.compile(r",?\s+(?:because|since|so|which|where|hence|thus|therefore|as)\b|,\s+(?:it|and so|not)\b|\s+=>")
 _NO_ANSWER = re.compile(
-    r"(?:not|correct|right|wrong|incorrect|as follows|unique|yes or no)\b|\W*\\(?:f?boxed|fbox)\s*\{\s*\}", re.IGNORECASE
+    r"(?:not|correct|right|wrong|incorrect|as follows|unique|yes or no)\b|\W*\\(?:f?boxed|fbox)\s*\{\s*\}",
+    re.IGNORECASE,
 )
 # A sample that says "the answer is" more often than this is rambling; the last ones are looked at.
 _MOST_SAYINGS = 8

@@ -7,7 +7,7 @@ from fractions import Fraction
 from services.core.equivalence.commands import BEGINNERS, Commands
 from services.core.equivalence.lexer import Token, Unreadable
 from services.core.equivalence.stream import Stream
-from services.core.equivalence.tree import Node, number, symbol
+from services.core.equivalence.tree import Node, number, symbol, transposed
 
 # Letters that are functions when a bracket follows at once; others multiply it.
 _FUNCTION_LETTERS = frozenset("fghFGH")
@@ -88,9 +88,11 @@ class Expressions:
         if token.kind in ("number", "letter"):
             return True
         if token.kind == "command":
-            return token.text in BEGINNERS
+            return token.text in BEGINNERS and not self._in.at_minutes()
         if token.text == "|":
             return token.kind == "sign" and self._in.bars == 0
+        if token.upright and self._in.at("word", ahead=1):
+            return False  # 5 \text{ (exactly)}
         return token.kind == "sign" and token.text in ("(", "[", "{")
 
     def factor(self) -> Node:
@@ -124,6 +126,8 @@ class Expressions:
         if self._in.at("sign", "{") and self._in.at("command", "circ", ahead=1) and self._in.at("sign", "}", ahead=2):
             self._in.place += 3
             return Node("degrees", (base,))
+        if base.op == "matrix" and (self._in.take("letter", "T") or self._in.take("command", "top", "intercal")):
+            return transposed(base)
         if self._in.take("command", "top") or self._in.take("sign", "*"):
             return Node("call", (base,), "top()")
         return Node("power", (base, self.exponent()))

@@ -121,22 +121,25 @@ def _brackets_agree(a: Ordered, b: Ordered) -> bool:
 
 def _bags(a: Bag, b: Bag) -> bool:
     """Each item of one has its equal in the other; named items go with their names."""
-    if any(_named(item) for item in a.items) and any(_named(item) for item in b.items):
+    stems, names = _stems(a) | _stems(b), (_names(a), _names(b))
+    if all(names) and (len(stems) > 1 or set(names[0]) == set(names[1])):
         return _matched(a.items, b.items)
-    if _differently_named(a) or _differently_named(b):
+    if len(stems) > 1:
         return _in_order(a.items, b.items)
-    return _matched(a.items, b.items)
+    return _matched(a.items, b.items) or _matched(_values(a), _values(b))
 
 
-def _named(form: Form) -> bool:
-    return isinstance(form, Equation) and form.name is not None
+def _values(bag: Bag) -> tuple[Form, ...]:
+    return tuple(item.value if isinstance(item, Equation) and item.value else item for item in bag.items)
 
 
-def _differently_named(bag: Bag) -> bool:
-    """`x=1, y=2` has an order, that of its names; `x_1=1, x_2=2` lists values of one unknown."""
-    names = [item.name for item in bag.items if isinstance(item, Equation) and item.name is not None]
-    stems = {name.name.partition("_")[0] if name.op == "symbol" else name_key(name) for name in names}
-    return len(stems) > 1
+def _stems(bag: Bag) -> set[str]:
+    """The names of the items: `x=1, y=2` has an order, theirs; `x_1=1, x_2=2` lists values of one unknown."""
+    return {name.name.partition("_")[0] if name.op == "symbol" else name_key(name) for name in _names(bag)}
+
+
+def _names(bag: Bag) -> list[Node]:
+    return [item.name for item in bag.items if isinstance(item, Equation) and item.name is not None]
 
 
 def _matched(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
@@ -146,7 +149,9 @@ def _matched(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
     if len(ours) != len(theirs) or len(left) > _MAX_ITEMS:
         return False
     for item in left:
-        partner = next((other for other in right if same(item, other)), None)
+        # A set in a set is not its member.
+        fitting = (other for other in right if isinstance(item, Bag) == isinstance(other, Bag))
+        partner = next((other for other in fitting if same(item, other)), None)
         if partner is None:
             return False
         right.remove(partner)
@@ -179,13 +184,28 @@ def _is_y(*names: Node) -> bool:
 def _vector(a: Scalar, b: Ordered) -> bool:
     """A column or a row is the point with its entries."""
     matrix = a.matrix
-    if matrix is None or 1 not in (matrix.width, matrix.height) or len(matrix.cells) != len(b.items):
+    if matrix is None:
+        return False
+    if b.brackets == "[]" and all(isinstance(item, Ordered) and item.brackets in ("[]", "()") for item in b.items):
+        return _rows_agree(matrix, b)
+    if 1 not in (matrix.width, matrix.height) or len(matrix.cells) != len(b.items):
         return False
     if b.brackets not in ("()", "<>", "[]"):
         return False
     return all(
         isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
         for item, cell in zip(b.items, matrix.cells, strict=True)
+    )
+
+
+def _rows_agree(matrix: Matrix, rows: Ordered) -> bool:
+    """`[[1,2],[3,4]]`, as programs print a matrix."""
+    cells = [
+        item for row in rows.items if isinstance(row, Ordered) and len(row.items) == matrix.width for item in row.items
+    ]
+    return len(cells) == len(matrix.cells) and all(
+        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
+        for item, cell in zip(cells, matrix.cells, strict=True)
     )
 
 
@@ -202,6 +222,8 @@ def _in_words(words: str, other: Form) -> bool:
             return (words == "none" and not other.reals.intervals) or (
                 words == "reals" and other.reals.key == "(-∞; ∞)"
             )
+        case Ordered() if words == "reals":
+            return RealSet.of([interval_of(other)]).key == "(-∞; ∞)"
         case Scalar():
             if words == "infinite":
                 return infinite(other.node) > 0
