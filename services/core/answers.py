@@ -20,7 +20,7 @@ _SAYS = re.compile(
     r"(?:(?:therefore|thus|then|hence|simply|indeed|just|definitely|clearly|for sure|equal to|given by)\b)?"
     r",?[ \t]*:?[ \t]*[*_]{0,3}:?(?:[ \t]*(?:option|choice)[ \t]+(?=\(?[A-J]\b))?"
     # A heading: "### Final Answer", "**Answer**".
-    r"|^[ \t]*[#*_]{1,6}[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t]*[*_]{0,3}[ \t]*$"
+    r"|^[ \t]*[#*_]{1,6}[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,20}$"
     r"|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -33,7 +33,7 @@ _DISPLAY = re.compile(
 )
 _SENTENCE_END = re.compile(r"[.!?][*_]{0,3}(?:\s|$)")
 # Of an answer that is told in a sentence, "The largest $n$ is 34" or "Jane started 3 hours ago".
-_SENTENCE = re.compile(r"[A-Z][a-z]*(?:[ ,]+\S+){2,40}")
+_SENTENCE = re.compile(r"[A-Z][a-z]*,?(?: +\S+){2,40}")
 _PREDICATE = re.compile(r"\b(?:is|are|was|were|equals)[ \t]+(?:equal to[ \t]+)?(?=[-+\d$\\(\[{.])")
 _FIGURE = re.compile(r"(?<![\w.,])\\?\$?-?\d+(?:[.,/:]\d+)*%?(?!\w)")
 _REASON = re.compile(r",?\s+(?:because|since|so|which|where|hence|thus|therefore|as)\b|,\s+(?:it|and so|not)\b|\s+=>")

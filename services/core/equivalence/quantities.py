@@ -61,19 +61,17 @@ class Quantities:
 
     def _smaller_part(self, unit: str) -> Node | None:
         """The `30 minutes` of `1 hour 30 minutes`; None when what follows is a quantity of its own, or none."""
-        start, depth = self._in.place, self._in.depth
+        start = self._in.place
         while self._in.take("separator", "and") or self._in.take("sign", ","):
             pass
-        if self._in.at("number"):
-            try:
-                part = self._measure()
-            except Unreadable:
-                part = symbol("")
-            times = parts_of(unit, part.name) if part.op == "quantity" else None
-            value = part.kids[0].value if part.kids else None
-            if times is not None and value is not None and value < times:
-                return part
-        self._in.place, self._in.depth = start, depth
+        value = self._in.next().value
+        # Plain numbers alone: to read ahead what nests would be to read it twice at each depth.
+        if value is not None and (self._in.at("word") or self._in.at_minutes()):
+            words = unit_words(self._in)
+            times = parts_of(unit, words)
+            if times is not None and value < times:
+                return Node("quantity", (number(value),), words)
+        self._in.place = start
         return None
 
     def _skip_fillers(self) -> None:
