@@ -5,10 +5,8 @@ as an inequality. Not forgiven: another value, another order, another bracket, a
 construction (the two are put in one order first), not transitive (5 cm is 5, 5 is 5 m).
 """
 
-from fractions import Fraction
-
 from services.core.equivalence import numeric
-from services.core.equivalence.evaluate import Matrix, branches, name_of
+from services.core.equivalence.amounts import amounts_agree, is_vector, plain
 from services.core.equivalence.forms import (
     Bag,
     Equation,
@@ -25,11 +23,10 @@ from services.core.equivalence.forms import (
 )
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
-from services.core.equivalence.numeric import Value
+from services.core.equivalence.matrices import name_of
 from services.core.equivalence.relations import infinite, interval_of, name_key
 from services.core.equivalence.spellings import gist, number_in_words
 from services.core.equivalence.tree import Node, numerator
-from services.core.equivalence.units import compatible
 
 _RANK = {kind: rank for rank, kind in enumerate(
     (Words, Numeral, Residue, Scalar, Ratio, Ordered, Bag, Inequality, Solutions, Equation))}  # fmt: skip
@@ -50,7 +47,7 @@ def same(a: Form, b: Form) -> bool:
 def _of_one_kind(a: Form, b: Form) -> bool:
     match a, b:
         case Scalar(), Scalar():
-            return _scalars(a, b)
+            return amounts_agree(a, b)
         case Words(), Words():
             return gist(a.words) == gist(b.words)
         case Ratio(), Ratio():
@@ -87,10 +84,10 @@ def _of_two_kinds(a: Form, b: Form) -> bool:
 def _number_and_shape(a: Scalar, b: Form) -> bool:
     match b:
         case Ratio(parts=(above, below)):
-            quotient = numeric.divide(_number(above), _number(below))
+            quotient = numeric.divide(plain(above), plain(below))
             return a.unit is None and name_of(quotient) == name_of(a.value())
         case Ordered():
-            return _vector(a, b)
+            return is_vector(a, b)
     return False
 
 
@@ -101,13 +98,6 @@ def _shape_and_solutions(a: Form, b: Solutions) -> bool:
         case Bag():
             return _finite(a, b)
     return False
-
-
-def _number(form: Scalar) -> Value:
-    value = form.value()
-    if isinstance(value, Matrix):
-        raise Unreadable
-    return value
 
 
 def _in_order(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
@@ -181,34 +171,6 @@ def _is_y(*names: Node) -> bool:
     return all(name.op == "call" or name == Node("symbol", name="y") for name in names)
 
 
-def _vector(a: Scalar, b: Ordered) -> bool:
-    """A column or a row is the point with its entries."""
-    matrix = a.matrix
-    if matrix is None:
-        return False
-    if b.brackets == "[]" and all(isinstance(item, Ordered) and item.brackets in ("[]", "()") for item in b.items):
-        return _rows_agree(matrix, b)
-    if 1 not in (matrix.width, matrix.height) or len(matrix.cells) != len(b.items):
-        return False
-    if b.brackets not in ("()", "<>", "[]"):
-        return False
-    return all(
-        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
-        for item, cell in zip(b.items, matrix.cells, strict=True)
-    )
-
-
-def _rows_agree(matrix: Matrix, rows: Ordered) -> bool:
-    """`[[1,2],[3,4]]`, as programs print a matrix."""
-    cells = [
-        item for row in rows.items if isinstance(row, Ordered) and len(row.items) == matrix.width for item in row.items
-    ]
-    return len(cells) == len(matrix.cells) and all(
-        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
-        for item, cell in zip(cells, matrix.cells, strict=True)
-    )
-
-
 def _finite(a: Bag, b: Solutions) -> bool:
     points = [interval.low for interval in b.reals.intervals if interval.low == interval.high]
     return len(points) == len(b.reals.intervals) and {p.key for p in points} == {item.key for item in a.items}
@@ -229,56 +191,4 @@ def _in_words(words: str, other: Form) -> bool:
                 return infinite(other.node) > 0
             found = number_in_words(words)
             return found is not None and name_of(other.value()) == str(found)
-    return False
-
-
-def _scalars(a: Scalar, b: Scalar) -> bool:
-    if a.matrix is not None or b.matrix is not None:
-        return a.matrix is not None and b.matrix is not None and _values_agree(a, b)
-    size = compatible(a.unit, b.unit)
-    if size == 1 and _values_agree(a, b):
-        return True
-    if _one_percent(a, b) or _one_angle(a, b):
-        return True
-    if size is None or size == 1:
-        return False
-    return name_of(numeric.multiply(_number(a), size)) == name_of(_number(b))
-
-
-def _values_agree(a: Scalar, b: Scalar) -> bool:
-    if a.names == b.names:
-        return True
-    if a.symbols and b.symbols and a.names[0] == b.names[0] and (branches(a.node) or branches(b.node)):
-        # Roots and logarithms are compared where their arguments are positive.
-        return True
-    if not (_has_log(a.node) or _has_log(b.node)):
-        return False
-    return any(name_of(a.value(0, base)) == name_of(b.value(0, base)) for base in (0, 10))
-
-
-def _has_log(node: Node) -> bool:
-    waiting = [node]
-    while waiting:
-        seen = waiting.pop()
-        if seen.op == "call" and seen.name == "log" and len(seen.kids) == 1:
-            return True
-        waiting.extend(seen.kids)
-    return False
-
-
-def _one_percent(a: Scalar, b: Scalar) -> bool:
-    """50% is 1/2."""
-    for one, other in ((a, b), (b, a)):
-        if one.unit is not None and one.unit.percent and other.unit is None:
-            return name_of(numeric.divide(_number(one), Fraction(100))) == name_of(_number(other))
-    return False
-
-
-def _one_angle(a: Scalar, b: Scalar) -> bool:
-    """90 degrees is pi/2."""
-    for one, other in ((a, b), (b, a)):
-        radians = other.unit is None or other.unit.dimension == (("radian", 1),)
-        if one.unit is not None and one.unit.degrees and radians and not isinstance(_number(other), Fraction):
-            value = numeric.multiply(_number(one), numeric.context().pi / 180)
-            return name_of(value) == name_of(_number(other))
     return False

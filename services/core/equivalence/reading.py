@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from services.core.equivalence.evaluate import Matrix, Point, evaluate, name_of, scalar
+from services.core.equivalence.evaluate import Point, evaluate, scalar
 from services.core.equivalence.forms import (
     Bag,
     Equation,
@@ -21,6 +21,7 @@ from services.core.equivalence.forms import (
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.lexicon import CONSTANTS, SEPARATORS, SHORT_WORDS
+from services.core.equivalence.matrices import Matrix, name_of
 from services.core.equivalence.relations import read_relation, set_of_reals
 from services.core.equivalence.statements import parse
 from services.core.equivalence.tree import Node, contains, number

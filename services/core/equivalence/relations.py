@@ -4,10 +4,11 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from services.core.equivalence import numeric
-from services.core.equivalence.evaluate import Matrix, Point, evaluate, scalar
+from services.core.equivalence.evaluate import Point, evaluate, scalar
 from services.core.equivalence.forms import Bag, Equation, Form, Inequality, Ordered, Residue, Scalar, Solutions
 from services.core.equivalence.intervals import HIGHEST, LOWEST, REALS, End, Interval, RealSet, point
 from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.matrices import Matrix
 from services.core.equivalence.numeric import Value
 from services.core.equivalence.tree import Node, contains, symbols_in
 
