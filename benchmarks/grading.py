@@ -1,31 +1,33 @@
-"""How fast answers are compared: `python -m benchmarks.grading PAIRS.jsonl [--solve N] [--out FILE]`.
+"""How fast answers are compared: `python -m benchmarks.grading PAIRS.jsonl [--solve N]`.
 
 * cold: pairs a second of one fresh worker process, nothing remembered by it or by the pool;
 * warm: the same pairs again, from the pool's memory;
 * solve: the share of `vote` (keys of all answers, the choice, the grade against a reference) in a solve of the demo
   pair with N candidates, real engine and real verifier.
 
-Throughput is of one core: the pool has one worker, and the caller's own core does nothing but ask.
+Throughput is of one core: the pool has one worker, and the caller's own core does nothing but ask. Prints the report
+and writes it under benchmarks/results/.
 """
 
 import argparse
 import asyncio
 import json
-import os
-import platform
 import statistics
 import time
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 from prometheus_client import CollectorRegistry
 
+from benchmarks.machine import describe, load
+from benchmarks.report import write
 from services.core.contracts import SolveRequest, SolveSampling
 from services.core.equivalence import Mode
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 
 Pairs = list[tuple[str, str]]
+RESULTS = Path(__file__).resolve().parent / "results"
 _ROUNDS = 5
 
 
@@ -33,32 +35,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("pairs", type=Path)
     parser.add_argument("--solve", type=int, metavar="N", help="also time a solve with N candidates")
-    parser.add_argument("--out", type=Path, help="write the result as JSON")
     options = parser.parse_args()
     pairs = read(options.pairs)
-    result = {"machine": machine(), "date": datetime.now(UTC).isoformat(timespec="seconds"), "pairs": len(pairs)}
-    result |= asyncio.run(throughput(pairs))
+    report: dict[str, Any] = {"date": date.today().isoformat(), "machine": {**describe("cpu"), "load_before": load()}}
+    report |= {"pairs": len(pairs), **asyncio.run(throughput(pairs))}
     if options.solve:
-        result["solve"] = asyncio.run(solve(options.solve))
-    text = json.dumps(result, indent=2)
-    print(text)
-    if options.out:
-        options.out.write_text(text + "\n", encoding="utf-8")
+        report["solve"] = asyncio.run(solve(options.solve))
+    print(json.dumps(report, indent=1))
+    print(write("grading", report, RESULTS, date.today()).name)
 
 
 def read(file: Path) -> Pairs:
     rows = map(json.loads, file.read_text(encoding="utf-8").splitlines())
     return [(row["gold"], row["pred"]) for row in rows]
-
-
-def machine() -> dict[str, Any]:
-    """The processor as the system names it, and how many cores this process may use."""
-    model = platform.processor()
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        if line.startswith("model name"):
-            model = line.partition(":")[2].strip()
-            break
-    return {"cpu": model, "cores": len(os.sched_getaffinity(0)), "python": platform.python_version()}
 
 
 async def throughput(pairs: Pairs) -> dict[str, Any]:

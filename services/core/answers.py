@@ -16,8 +16,11 @@ _BRACES = re.compile(r"(?P<box>\\(?:f?boxed|fbox)\s*\{)|\\.|(?P<open>\{)|(?P<clo
 _BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)[ \t]*(-?[\w.]+)")
 _HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _SAYS = re.compile(
-    r"\banswer\b[*_]{0,3}[ \t]*(?:is|:|=)[ \t]*"
-    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|equal to|given by)\b)?,?[ \t]*:?[ \t]*[*_]{0,3}:?"
+    r"\banswer\b[*_]{0,3}[ \t]*(?P<sign>is|:|=)[ \t]*\}?[ \t]*"
+    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|definitely|clearly|for sure|equal to|given by)\b)?"
+    r",?[ \t]*:?[ \t]*[*_]{0,3}:?(?:[ \t]*(?:option|choice)[ \t]+(?=\(?[A-J]\b))?"
+    # A heading: "### Final Answer", "**Answer**".
+    r"|^[ \t]*[#*_]{1,6}[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,20}$"
     r"|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -28,9 +31,16 @@ _DISPLAY = re.compile(
     r"|\$[ \t]+(?P<s>(?:\\.|[^$\\\n])+)[ \t]\$(?!\d)"
     r"|\\\[(?P<b>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<p>(?:[^\\]|\\[^)])+)\\\))"
 )
-_SENTENCE_END = re.compile(r"[.!?](?:\s|$)")
+_SENTENCE_END = re.compile(r"[.!?][*_]{0,3}(?:\s|$)")
+# Of an answer that is told in a sentence, "The largest $n$ is 34" or "Jane started 3 hours ago".
+_SENTENCE = re.compile(r"[A-Z][a-z]*,?(?: +\S+){2,40}")
+_PREDICATE = re.compile(r"\b(?:is|are|was|were|equals)[ \t]+(?:equal to[ \t]+)?(?=[-+\d$\\(\[{.])")
+_FIGURE = re.compile(r"(?<![\w.,])\\?\$?-?\d+(?:[.,/:]\d+)*%?(?!\w)")
 _REASON = re.compile(r",?\s+(?:because|since|so|which|where|hence|thus|therefore|as)\b|,\s+(?:it|and so|not)\b|\s+=>")
-_NO_ANSWER = re.compile(r"(?:not|correct|right|wrong|incorrect|as follows|unique|yes or no)\b", re.IGNORECASE)
+_NO_ANSWER = re.compile(
+    r"(?:not|correct|right|wrong|incorrect|as follows|unique|yes or no)\b|\W*\\(?:f?boxed|fbox)\s*\{\s*\}",
+    re.IGNORECASE,
+)
 # A sample that says "the answer is" more often than this is rambling; the last ones are looked at.
 _MOST_SAYINGS = 8
 
@@ -96,8 +106,19 @@ def _said(text: str) -> str | None:
             return undress(_content(display)) or None
         found = _in_line(text, saying.end())
         if found and not _NO_ANSWER.match(found):
-            return found
+            return found if saying["sign"] == "is" else _told(found)
     return None
+
+
+def _told(sentence: str) -> str:
+    """What a sentence says that is an answer: what it says that something is, else its only figure."""
+    if not _SENTENCE.fullmatch(sentence):
+        return sentence
+    predicates = deque(_PREDICATE.finditer(sentence), maxlen=1)
+    if predicates:
+        return undress(sentence[predicates[0].end() :]) or sentence
+    figures = _FIGURE.findall(sentence)
+    return figures[0] if len(figures) == 1 else sentence
 
 
 def _content(display: re.Match[str]) -> str:
@@ -113,4 +134,7 @@ def _in_line(text: str, start: int) -> str | None:
     for mark in (_SENTENCE_END, _REASON):
         end = mark.search(line)
         line = line[: end.start()] if end else line
+    line = line.rstrip(" *_")
+    if line.count("$") - line.count("\\$") == 1 and line.endswith("$"):
+        line = line[:-1]  # closes what opened before the saying
     return undress(line) or None

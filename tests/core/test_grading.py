@@ -66,7 +66,7 @@ def test_what_a_teacher_does_not_take_is_not_in_either_direction(a: str, b: str)
         pytest.param(r"\sum_{k=1}^{n} k", r"\sum_{k=1}^{n} k^2", False, id="another term"),
         pytest.param(r"\frac{1}{0}", r"\frac{2}{0}", False, id="no numbers"),
         pytest.param(r"\int_0^1 x\,\mathrm{d}x", r"\frac12", True, id="an upright differential"),
-        pytest.param(r"1\text{ hour }30\text{ minutes}", r"1\text{ hour }20\text{ minutes}", False, id="words"),
+        pytest.param(r"1\text{ cat }2\text{ dogs}", r"1\text{ cat }3\text{ dogs}", False, id="words"),
         pytest.param(r"0.123\ldots", "0.123", False, id="dots"),
     ],
 )

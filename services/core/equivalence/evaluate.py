@@ -4,33 +4,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 
-from services.core.equivalence import numeric
+from services.core.equivalence import numeric, powers
 from services.core.equivalence.functions import FUNCTIONS, LogBase, apply
 from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.matrices import Matrix, determinant, name_of, plus, product, raised
 from services.core.equivalence.numeric import Undefined, Value
 from services.core.equivalence.tree import Node, symbols_in
 
 _MAX_TERMS = 300  # of a sum or product that is written out
 _MAX_STEPS = 20_000  # evaluated nodes of one expression
 _ONE = Fraction(1)
-
-
-@dataclass(frozen=True)
-class Matrix:
-    """A rectangular array of values, row by row."""
-
-    cells: tuple[Value, ...]
-    width: int
-
-    @property
-    def height(self) -> int:
-        return len(self.cells) // self.width
-
-    def row(self, i: int) -> tuple[Value, ...]:
-        return self.cells[i * self.width : (i + 1) * self.width]
-
-    def column(self, j: int) -> tuple[Value, ...]:
-        return self.cells[j :: self.width]
 
 
 @dataclass
@@ -68,13 +51,6 @@ def scalar(node: Node, at: Point) -> Value:
     return value
 
 
-def name_of(value: Value | Matrix, *, inexact: bool = False) -> str:
-    """The same string for the same value, another for another. `inexact`: see `numeric.name_of`."""
-    if isinstance(value, Matrix):
-        return f"[{value.width}: {' '.join(numeric.name_of(cell, inexact=inexact) for cell in value.cells)}]"
-    return numeric.name_of(value, inexact=inexact)
-
-
 def _number(node: Node, at: Point) -> Value:
     if node.value is None:
         raise Unreadable
@@ -100,44 +76,14 @@ def _constant(node: Node, at: Point) -> Value:
 def _add(node: Node, at: Point) -> Value | Matrix:
     total = evaluate(node.kids[0], at)
     for kid in node.kids[1:]:
-        total = _sum(total, evaluate(kid, at))
+        total = plus(total, evaluate(kid, at))
     return total
-
-
-def _sum(a: Value | Matrix, b: Value | Matrix) -> Value | Matrix:
-    if isinstance(a, Matrix) and isinstance(b, Matrix):
-        if (a.width, a.height) != (b.width, b.height):
-            raise Undefined
-        return Matrix(tuple(map(numeric.add, a.cells, b.cells)), a.width)
-    if isinstance(a, Matrix) or isinstance(b, Matrix):
-        raise Undefined
-    return numeric.add(a, b)
 
 
 def _multiply(node: Node, at: Point) -> Value | Matrix:
     total = evaluate(node.kids[0], at)
     for kid in node.kids[1:]:
         total = product(total, evaluate(kid, at))
-    return total
-
-
-def product(a: Value | Matrix, b: Value | Matrix) -> Value | Matrix:
-    """Of numbers, of a number and a matrix, of matrices."""
-    if isinstance(a, Matrix) and isinstance(b, Matrix):
-        if a.width != b.height:
-            raise Undefined
-        return Matrix(tuple(_dot(a.row(i), b.column(j)) for i in range(a.height) for j in range(b.width)), b.width)
-    if isinstance(a, Matrix):
-        return Matrix(tuple(numeric.multiply(cell, b) for cell in a.cells), a.width)
-    if isinstance(b, Matrix):
-        return product(b, a)
-    return numeric.multiply(a, b)
-
-
-def _dot(a: tuple[Value, ...], b: tuple[Value, ...]) -> Value:
-    total: Value = Fraction(0)
-    for x, y in zip(a, b, strict=True):
-        total = numeric.add(total, numeric.multiply(x, y))
     return total
 
 
@@ -161,14 +107,8 @@ def _plusminus(node: Node, at: Point) -> Value | Matrix:
 def _power(node: Node, at: Point) -> Value | Matrix:
     base, exponent = evaluate(node.kids[0], at), scalar(node.kids[1], at)
     if not isinstance(base, Matrix):
-        return numeric.power(base, exponent)
-    times = numeric.as_integer(exponent)
-    if times is None or not 1 <= times <= 20:
-        raise Undefined
-    total: Value | Matrix = base
-    for _ in range(times - 1):
-        total = product(total, base)
-    return total
+        return powers.power(base, exponent)
+    return raised(base, exponent)
 
 
 def _percent(node: Node, at: Point) -> Value:
@@ -180,7 +120,7 @@ def _degrees(node: Node, at: Point) -> Value:
 
 
 def _factorial(node: Node, at: Point) -> Value:
-    return numeric.factorial(scalar(node.kids[0], at))
+    return powers.factorial(scalar(node.kids[0], at))
 
 
 def _matrix(node: Node, at: Point) -> Matrix:
@@ -208,31 +148,12 @@ def _big(node: Node, at: Point) -> Value:
 
 def _call(node: Node, at: Point) -> Value:
     if node.name == "det":
-        return _determinant(node, at)
+        return determinant(evaluate(node.kids[0], at))
     if node.name not in FUNCTIONS:
         # A function that is not told has a value of its own for each argument.
         arguments = " ".join(name_of(evaluate(kid, at)) for kid in node.kids)
         return numeric.point(f"{node.name} {arguments}", at.which)
     return apply(node.name, [scalar(kid, at) for kid in node.kids], at.log_base)
-
-
-def _determinant(node: Node, at: Point) -> Value:
-    matrix = evaluate(node.kids[0], at)
-    if not isinstance(matrix, Matrix) or matrix.width != matrix.height or matrix.width > 6:
-        raise Undefined
-    return _expanded([list(matrix.row(i)) for i in range(matrix.height)])
-
-
-def _expanded(rows: list[list[Value]]) -> Value:
-    """Laplace along the first row."""
-    if len(rows) == 1:
-        return rows[0][0]
-    total: Value = Fraction(0)
-    for j, cell in enumerate(rows[0]):
-        minor = _expanded([[*row[:j], *row[j + 1 :]] for row in rows[1:]])
-        term = numeric.multiply(cell, minor)
-        total = numeric.add(total, -term if j % 2 else term)
-    return total
 
 
 _OPERATIONS: dict[str, Callable[[Node, Point], Value | Matrix]] = {

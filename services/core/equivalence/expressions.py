@@ -6,13 +6,11 @@ from fractions import Fraction
 
 from services.core.equivalence.commands import BEGINNERS, Commands
 from services.core.equivalence.lexer import Token, Unreadable
+from services.core.equivalence.names import Names
 from services.core.equivalence.stream import Stream
-from services.core.equivalence.tree import Node, number, symbol
+from services.core.equivalence.tree import Node, number, transposed
 
-# Letters that are functions when a bracket follows at once; others multiply it.
-_FUNCTION_LETTERS = frozenset("fghFGH")
 _CLOSERS = {"(": (")", "]"), "[": (")", "]")}
-_CONSTANT_LETTERS = frozenset("ei")
 
 
 class Expressions:
@@ -22,6 +20,7 @@ class Expressions:
         self._in = stream
         self._statements = statements
         self._commands = Commands(stream, self, statements, matrix)
+        self._names = Names(stream, self._commands.arguments)
 
     def sum(self) -> Node:
         """term (+ term | - term | \\pm term)*"""
@@ -88,9 +87,11 @@ class Expressions:
         if token.kind in ("number", "letter"):
             return True
         if token.kind == "command":
-            return token.text in BEGINNERS
+            return token.text in BEGINNERS and not self._in.at_minutes()
         if token.text == "|":
             return token.kind == "sign" and self._in.bars == 0
+        if token.upright and self._in.at("word", ahead=1):
+            return False  # 5 \text{ (exactly)}
         return token.kind == "sign" and token.text in ("(", "[", "{")
 
     def factor(self) -> Node:
@@ -124,6 +125,8 @@ class Expressions:
         if self._in.at("sign", "{") and self._in.at("command", "circ", ahead=1) and self._in.at("sign", "}", ahead=2):
             self._in.place += 3
             return Node("degrees", (base,))
+        if base.op == "matrix" and (self._in.take("letter", "T") or self._in.take("command", "top", "intercal")):
+            return transposed(base)
         if self._in.take("command", "top") or self._in.take("sign", "*"):
             return Node("call", (base,), "top()")
         return Node("power", (base, self.exponent()))
@@ -167,11 +170,11 @@ class Expressions:
             case "number":
                 return self._numeral(token)
             case "letter":
-                return self._letter(token)
+                return self._names.letter(token)
             case "command":
                 return self._commands.command(token.text)
             case "word" if len(token.text) == 1:
-                return self._letter(token)
+                return self._names.letter(token)
             case "sign" if token.text in ("(", "["):
                 return self.bracketed(token.text)
             case "sign" if token.text == "{":
@@ -187,34 +190,9 @@ class Expressions:
             return Node("based", name=f"{token.text}_{self._in.raw_group()}", value=token.value)
         return number(token.value)
 
-    def _letter(self, token: Token) -> Node:
-        name = token.text + self.marks()
-        if token.text in _FUNCTION_LETTERS and self._takes_inverse():
-            name += "^-1"
-        if token.text in _FUNCTION_LETTERS and self._in.at("sign", "(") and not self._in.peek().spaced:
-            return Node("call", self._commands.arguments(), f"{name}()")
-        if name in _CONSTANT_LETTERS and len(name) == 1:
-            return Node("constant", name=name)
-        return symbol(name)
-
-    def _takes_inverse(self) -> bool:
-        """Whether ^{-1} and a bracket follow; takes the exponent."""
-        here = "".join(self._in.peek(i).text for i in range(6))
-        found = here.startswith("^{-1}(")
-        self._in.place += 5 * found
-        return found
-
     def marks(self) -> str:
-        """Subscript and primes, which belong to the name."""
-        marks = ""
-        if self._in.take("sign", "_"):
-            marks = f"_{self._in.raw_group()}"
-        while self._in.take("sign", "'"):
-            marks += "'"
-        if self._in.at("sign", "^") and self._in.at("command", "prime", ahead=1):
-            self._in.place += 2
-            marks += "'"
-        return marks
+        """Subscript and primes of a name."""
+        return self._names.marks()
 
     def bracketed(self, opening: str) -> Node:
         self._in.deeper()

@@ -10,9 +10,10 @@ from functools import cached_property
 from typing import TypeAlias
 
 from services.core.equivalence import numeric
-from services.core.equivalence.evaluate import Matrix, Point, evaluate, name_of
+from services.core.equivalence.evaluate import Point, evaluate
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.matrices import Matrix, name_of
 from services.core.equivalence.numeric import Value
 from services.core.equivalence.tree import Node, symbols_in
 from services.core.equivalence.units import Unit

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TypeAlias
 
-from services.core.equivalence import numeric
+from services.core.equivalence import numeric, powers
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.numeric import Undefined, Value
 
@@ -26,7 +26,7 @@ def apply(name: str, values: Arguments, log_base: LogBase) -> Value:
 def _root(values: Arguments, log_base: LogBase) -> Value:
     degree = numeric.as_integer(values[1])
     return (
-        numeric.power(values[0], numeric.divide(_ONE, values[1])) if degree is None else numeric.root(values[0], degree)
+        powers.power(values[0], numeric.divide(_ONE, values[1])) if degree is None else powers.root(values[0], degree)
     )
 
 
@@ -147,7 +147,7 @@ FUNCTIONS: dict[str, Callable[[Arguments, LogBase], Value]] = {
     "ln": _ln, "cis": _cis, "lg": _lg, "log": _logarithm, "abs": _absolute, "root": _root,
     "floor": _whole(math.floor), "ceil": _whole(math.ceil),
     "gcd": _of_integers(math.gcd), "lcm": _of_integers(math.lcm), "max": _extreme(max), "min": _extreme(min),
-    "mod": _modulo, "binom": lambda values, log_base: numeric.binomial(*values),
+    "mod": _modulo, "binom": lambda values, log_base: powers.binomial(*values),
 }  # fmt: skip
 
 # How many arguments the functions take that do not take one.

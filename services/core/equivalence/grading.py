@@ -12,7 +12,7 @@ from services.core.equivalence.evaluate import is_open
 from services.core.equivalence.forms import Form, Scalar, Words
 from services.core.equivalence.lenient import same
 from services.core.equivalence.reading import Reading, read_answer
-from services.core.equivalence.spellings import read_choice, read_clock, read_date
+from services.core.equivalence.spellings import read_choice, read_choices, read_clock, read_date
 from services.core.equivalence.typography import MAX_CHARS, without_text_commands, words_of
 
 
@@ -46,9 +46,13 @@ class Verdict:
 _GROUPED = re.compile(r"-?\d{1,3}(?:,\d{3})+")
 # Groups that no list would hold: 1, 000 and 11, 111, 111.
 _SPACED_GROUPS = re.compile(r"-?\d{1,3}(?:, \d{3}){2,}|-?\d{1,3}(?:, \d{3})*, 0\d\d")
-_DECIMAL_COMMA = re.compile(r"-?\d+,(?!\d{3}$)\d+")
+# A list may well hold 2 and 5; nobody lists 0 first.
+_DECIMAL_COMMA = re.compile(r"-?0,\d+")
+_RANGE = re.compile(r"\d+(?: (?:to|\\text\{ ?to ?\}) \d+)+")
+_WORD_TO = re.compile(r"\s*(?:to|\\text\{ ?to ?\})\s*")
+_HOURS = re.compile(r"(\d+) ?h (\d+) ?m(?:in)?")
 _LETTER_UNIT = re.compile(r"(-?[\d.,/]+) ([mgshL])")
-_SQUEEZED = re.compile(r"\s+|\{(?=\w\})|(?<=\{\w)\}")
+_SQUEEZED = re.compile(r"(?<!\d)\s+|\s+(?!\d)|\{(?=\w\})|(?<=\{\w)\}")
 # What the computer algebra reads and we may not: a formula, by its signs.
 _FORMULA = re.compile(r"[\\^_=]|[\d)]\s*[-+*/]\s*[\d(A-Za-z]")
 
@@ -70,19 +74,19 @@ def quick_verdict(gold: str, pred: str, mode: Mode) -> Verdict | None:
 
 
 def _against_reference(a: Reading, b: Reading) -> Verdict | None:
-    for compare in (_as_choices, _as_times):
+    for compare in (_as_choices, _as_several_choices, _as_times):
         verdict = compare(a, b)
         if verdict is not None:
             return Verdict(verdict, Method.TEXT)
-    if a.form is not None and b.form is not None:
-        if same(a.form, b.form) or _reread(a, b) or _reread(b, a):
-            return Verdict(True, Method.LENIENT)
-        return None if _open(a.form, b.form) else Verdict(False, Method.LENIENT)
-    if _squeezed(a.text) == _squeezed(b.text) or _in_words(a.text) == _in_words(b.text) != "":
+    if _alike(a, b) or _reread(a, b) or _reread(b, a):
+        return Verdict(True, Method.LENIENT)
+    if _squeezed(a.text) == _squeezed(b.text):
         return Verdict(True, Method.TEXT)
-    if _is_formula(a) and _is_formula(b):
-        return None
-    return Verdict(False, Method.TEXT)
+    if a.form is not None and b.form is not None:
+        return None if _open(a.form, b.form) else Verdict(False, Method.LENIENT)
+    if _in_words(a.text) == _in_words(b.text) != "":
+        return Verdict(True, Method.TEXT)
+    return None if _is_formula(a) and _is_formula(b) else Verdict(False, Method.TEXT)
 
 
 def _as_choices(a: Reading, b: Reading) -> bool | None:
@@ -95,6 +99,14 @@ def _as_choices(a: Reading, b: Reading) -> bool | None:
     if ours.letter == theirs.letter:
         return True
     return ours.letter.upper() == theirs.letter.upper() and (ours.dressed or theirs.dressed)
+
+
+def _as_several_choices(a: Reading, b: Reading) -> bool | None:
+    """AC is A, C where one of the two says that it lists choices; beside anything else, letters are letters."""
+    ours, theirs = read_choices(a.text), read_choices(b.text)
+    if ours is None or theirs is None or not (ours[1] or theirs[1]):
+        return None
+    return ours[0] == theirs[0]
 
 
 def _alike(a: Reading, b: Reading) -> bool:
@@ -110,14 +122,19 @@ def _as_times(a: Reading, b: Reading) -> bool | None:
 
 
 def _reread(a: Reading, b: Reading) -> bool:
-    """Whether another reading of `a` says what `b` says: `100,200` may be a list, `0,5` a decimal."""
+    """Whether another reading of `a` says what `b` says: `100,200` may be a list, `0,5` a decimal, `1 to 2` a ratio."""
     texts = []
-    if _GROUPED.fullmatch(a.text):
+    if _GROUPED.fullmatch(a.text) and ",0" not in a.text:
         texts.append(a.text.replace(",", ", "))
     if _SPACED_GROUPS.fullmatch(a.text):
         texts.append(a.text.replace(", ", ","))
     if _DECIMAL_COMMA.fullmatch(a.text):
         texts.append(a.text.replace(",", "."))
+    if _RANGE.fullmatch(a.text):
+        texts.append(_WORD_TO.sub(":", a.text))
+    hours = _HOURS.fullmatch(a.text)
+    if hours:
+        texts.append(f"{hours[1]} hours {hours[2]} minutes")
     unit = _LETTER_UNIT.fullmatch(a.text)
     if unit:
         texts.append(rf"{unit[1]} \text{{{unit[2]}}}")

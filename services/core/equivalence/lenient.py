@@ -5,10 +5,8 @@ as an inequality. Not forgiven: another value, another order, another bracket, a
 construction (the two are put in one order first), not transitive (5 cm is 5, 5 is 5 m).
 """
 
-from fractions import Fraction
-
 from services.core.equivalence import numeric
-from services.core.equivalence.evaluate import Matrix, branches, name_of
+from services.core.equivalence.amounts import amounts_agree, is_vector, plain
 from services.core.equivalence.forms import (
     Bag,
     Equation,
@@ -25,11 +23,10 @@ from services.core.equivalence.forms import (
 )
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
-from services.core.equivalence.numeric import Value
+from services.core.equivalence.matrices import name_of
 from services.core.equivalence.relations import infinite, interval_of, name_key
 from services.core.equivalence.spellings import gist, number_in_words
 from services.core.equivalence.tree import Node, numerator
-from services.core.equivalence.units import compatible
 
 _RANK = {kind: rank for rank, kind in enumerate(
     (Words, Numeral, Residue, Scalar, Ratio, Ordered, Bag, Inequality, Solutions, Equation))}  # fmt: skip
@@ -50,7 +47,7 @@ def same(a: Form, b: Form) -> bool:
 def _of_one_kind(a: Form, b: Form) -> bool:
     match a, b:
         case Scalar(), Scalar():
-            return _scalars(a, b)
+            return amounts_agree(a, b)
         case Words(), Words():
             return gist(a.words) == gist(b.words)
         case Ratio(), Ratio():
@@ -87,10 +84,10 @@ def _of_two_kinds(a: Form, b: Form) -> bool:
 def _number_and_shape(a: Scalar, b: Form) -> bool:
     match b:
         case Ratio(parts=(above, below)):
-            quotient = numeric.divide(_number(above), _number(below))
+            quotient = numeric.divide(plain(above), plain(below))
             return a.unit is None and name_of(quotient) == name_of(a.value())
         case Ordered():
-            return _vector(a, b)
+            return is_vector(a, b)
     return False
 
 
@@ -101,13 +98,6 @@ def _shape_and_solutions(a: Form, b: Solutions) -> bool:
         case Bag():
             return _finite(a, b)
     return False
-
-
-def _number(form: Scalar) -> Value:
-    value = form.value()
-    if isinstance(value, Matrix):
-        raise Unreadable
-    return value
 
 
 def _in_order(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
@@ -121,22 +111,25 @@ def _brackets_agree(a: Ordered, b: Ordered) -> bool:
 
 def _bags(a: Bag, b: Bag) -> bool:
     """Each item of one has its equal in the other; named items go with their names."""
-    if any(_named(item) for item in a.items) and any(_named(item) for item in b.items):
+    stems, names = _stems(a) | _stems(b), (_names(a), _names(b))
+    if all(names) and (len(stems) > 1 or set(names[0]) == set(names[1])):
         return _matched(a.items, b.items)
-    if _differently_named(a) or _differently_named(b):
+    if len(stems) > 1:
         return _in_order(a.items, b.items)
-    return _matched(a.items, b.items)
+    return _matched(a.items, b.items) or _matched(_values(a), _values(b))
 
 
-def _named(form: Form) -> bool:
-    return isinstance(form, Equation) and form.name is not None
+def _values(bag: Bag) -> tuple[Form, ...]:
+    return tuple(item.value if isinstance(item, Equation) and item.value else item for item in bag.items)
 
 
-def _differently_named(bag: Bag) -> bool:
-    """`x=1, y=2` has an order, that of its names; `x_1=1, x_2=2` lists values of one unknown."""
-    names = [item.name for item in bag.items if isinstance(item, Equation) and item.name is not None]
-    stems = {name.name.partition("_")[0] if name.op == "symbol" else name_key(name) for name in names}
-    return len(stems) > 1
+def _stems(bag: Bag) -> set[str]:
+    """The names of the items: `x=1, y=2` has an order, theirs; `x_1=1, x_2=2` lists values of one unknown."""
+    return {name.name.partition("_")[0] if name.op == "symbol" else name_key(name) for name in _names(bag)}
+
+
+def _names(bag: Bag) -> list[Node]:
+    return [item.name for item in bag.items if isinstance(item, Equation) and item.name is not None]
 
 
 def _matched(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
@@ -146,7 +139,9 @@ def _matched(a: tuple[Form, ...], b: tuple[Form, ...]) -> bool:
     if len(ours) != len(theirs) or len(left) > _MAX_ITEMS:
         return False
     for item in left:
-        partner = next((other for other in right if same(item, other)), None)
+        # A set in a set is not its member.
+        fitting = (other for other in right if isinstance(item, Bag) == isinstance(other, Bag))
+        partner = next((other for other in fitting if same(item, other)), None)
         if partner is None:
             return False
         right.remove(partner)
@@ -176,19 +171,6 @@ def _is_y(*names: Node) -> bool:
     return all(name.op == "call" or name == Node("symbol", name="y") for name in names)
 
 
-def _vector(a: Scalar, b: Ordered) -> bool:
-    """A column or a row is the point with its entries."""
-    matrix = a.matrix
-    if matrix is None or 1 not in (matrix.width, matrix.height) or len(matrix.cells) != len(b.items):
-        return False
-    if b.brackets not in ("()", "<>", "[]"):
-        return False
-    return all(
-        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
-        for item, cell in zip(b.items, matrix.cells, strict=True)
-    )
-
-
 def _finite(a: Bag, b: Solutions) -> bool:
     points = [interval.low for interval in b.reals.intervals if interval.low == interval.high]
     return len(points) == len(b.reals.intervals) and {p.key for p in points} == {item.key for item in a.items}
@@ -202,61 +184,11 @@ def _in_words(words: str, other: Form) -> bool:
             return (words == "none" and not other.reals.intervals) or (
                 words == "reals" and other.reals.key == "(-∞; ∞)"
             )
+        case Ordered() if words == "reals":
+            return RealSet.of([interval_of(other)]).key == "(-∞; ∞)"
         case Scalar():
             if words == "infinite":
                 return infinite(other.node) > 0
             found = number_in_words(words)
             return found is not None and name_of(other.value()) == str(found)
-    return False
-
-
-def _scalars(a: Scalar, b: Scalar) -> bool:
-    if a.matrix is not None or b.matrix is not None:
-        return a.matrix is not None and b.matrix is not None and _values_agree(a, b)
-    size = compatible(a.unit, b.unit)
-    if size == 1 and _values_agree(a, b):
-        return True
-    if _one_percent(a, b) or _one_angle(a, b):
-        return True
-    if size is None or size == 1:
-        return False
-    return name_of(numeric.multiply(_number(a), size)) == name_of(_number(b))
-
-
-def _values_agree(a: Scalar, b: Scalar) -> bool:
-    if a.names == b.names:
-        return True
-    if a.symbols and b.symbols and a.names[0] == b.names[0] and (branches(a.node) or branches(b.node)):
-        # Roots and logarithms are compared where their arguments are positive.
-        return True
-    if not (_has_log(a.node) or _has_log(b.node)):
-        return False
-    return any(name_of(a.value(0, base)) == name_of(b.value(0, base)) for base in (0, 10))
-
-
-def _has_log(node: Node) -> bool:
-    waiting = [node]
-    while waiting:
-        seen = waiting.pop()
-        if seen.op == "call" and seen.name == "log" and len(seen.kids) == 1:
-            return True
-        waiting.extend(seen.kids)
-    return False
-
-
-def _one_percent(a: Scalar, b: Scalar) -> bool:
-    """50% is 1/2."""
-    for one, other in ((a, b), (b, a)):
-        if one.unit is not None and one.unit.percent and other.unit is None:
-            return name_of(numeric.divide(_number(one), Fraction(100))) == name_of(_number(other))
-    return False
-
-
-def _one_angle(a: Scalar, b: Scalar) -> bool:
-    """90 degrees is pi/2."""
-    for one, other in ((a, b), (b, a)):
-        radians = other.unit is None or other.unit.dimension == (("radian", 1),)
-        if one.unit is not None and one.unit.degrees and radians and not isinstance(_number(other), Fraction):
-            value = numeric.multiply(_number(one), numeric.context().pi / 180)
-            return name_of(value) == name_of(_number(other))
     return False

@@ -40,7 +40,7 @@ _TOKEN = re.compile(
 )
 # 0.333... and 0.1212...: the cycle at least twice more.
 _CYCLE = re.compile(r"\d*?(\d{1,12}?)\1{2,}|\d*?(\d{2,12}?)\2")
-_UPRIGHT_WORDS = re.compile(r"[A-Za-z]+(?:[/ ^][A-Za-z0-9]+)*")
+_UPRIGHT_WORDS = re.compile(r"[A-Za-z]+(?:[/ ^][A-Za-z0-9]+|\^\{-?\d+\}|\^-\d+)*")
 _BRACES = re.compile(r"[{}]")
 _OPENING, _CLOSING = ("(", "[", "\\{", "\\langle"), (")", "]", "\\}", "\\rangle")
 

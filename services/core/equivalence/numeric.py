@@ -19,9 +19,8 @@ Value: TypeAlias = Any  # Fraction, or mpf / mpc of the thread's context (mpmath
 PRECISION = 330  # bits; 100 digits
 _NAME_BITS = 130  # of which this many name a number; 39 digits
 _LOST_BITS = 190  # a sum that cancels more than this is zero
-_MAX_EXACT_BITS = 150_000
-_MAX_EXPONENT_BITS = 2_000_000
-_MAX_FACTORIAL = 5_000
+MAX_EXACT_BITS = 150_000
+MAX_EXPONENT_BITS = 2_000_000
 _MAX_SNAPPED = 1_000_000  # denominators of sums of roots that turn out rational
 _LOCAL = threading.local()
 
@@ -49,12 +48,14 @@ def approximate(value: Value) -> Value:
     return ctx.mpf(value.numerator) / value.denominator if value.denominator != 1 else ctx.mpf(value.numerator)
 
 
-def _bits(value: Fraction) -> int:
+def bits(value: Fraction) -> int:
+    """Of the longer of its two integers."""
     return max(value.numerator.bit_length(), value.denominator.bit_length())
 
 
-def _checked(value: Fraction) -> Fraction:
-    if _bits(value) > _MAX_EXACT_BITS:
+def checked(value: Fraction) -> Fraction:
+    """`value`. Raises `Undefined` when it is too long to be worked with."""
+    if bits(value) > MAX_EXACT_BITS:
         raise Undefined
     return value
 
@@ -75,7 +76,7 @@ def settled(value: Value, scale: float = 0.0) -> Value:
     """An inexact result: what is nothing beside 2**scale is zero, an imaginary part that is rounding is dropped."""
     ctx = context()
     size = magnitude(value)
-    if size > _MAX_EXPONENT_BITS or size < -_MAX_EXPONENT_BITS:
+    if size > MAX_EXPONENT_BITS or size < -MAX_EXPONENT_BITS:
         if size == -math.inf:
             return Fraction(0)
         raise Undefined
@@ -93,7 +94,7 @@ def settled(value: Value, scale: float = 0.0) -> Value:
 def add(a: Value, b: Value) -> Value:
     """a + b. Raises `Undefined` where one is so small beside the other that the sum would forget it."""
     if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return _checked(a + b)
+        return checked(a + b)
     if a == 0 or b == 0:
         return b if a == 0 else a
     x, y = magnitude(a), magnitude(b)
@@ -104,7 +105,7 @@ def add(a: Value, b: Value) -> Value:
 
 def multiply(a: Value, b: Value) -> Value:
     if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return _checked(a * b)
+        return checked(a * b)
     if a == 0 or b == 0:
         return Fraction(0)
     return settled(approximate(a) * approximate(b), -math.inf)
@@ -115,72 +116,8 @@ def divide(a: Value, b: Value) -> Value:
     if b == 0:
         raise Undefined
     if isinstance(a, Fraction) and isinstance(b, Fraction):
-        return _checked(a / b)
+        return checked(a / b)
     return settled(approximate(a) / approximate(b), -math.inf)
-
-
-def power(base: Value, exponent: Value) -> Value:
-    """base ** exponent on the principal branch; odd roots of negative reals are real, as at school."""
-    exponent = snapped(exponent)
-    if base == 0:
-        if not is_real(exponent) or exponent <= 0:
-            raise Undefined
-        return Fraction(0)
-    if isinstance(exponent, Fraction):
-        if exponent.denominator == 1:
-            return _integer_power(base, exponent.numerator)
-        if exponent.denominator <= 64:
-            return _integer_power(root(base, exponent.denominator), exponent.numerator)
-    if magnitude(exponent) > 40 or abs(magnitude(base)) * 2.0 ** magnitude(exponent) > _MAX_EXPONENT_BITS:
-        raise Undefined
-    return settled(context().power(approximate(base), approximate(exponent)), -math.inf)
-
-
-def _integer_power(base: Value, exponent: int) -> Value:
-    if isinstance(base, Fraction):
-        if _bits(base) > 1 and _bits(base) * abs(exponent) > _MAX_EXACT_BITS:
-            return _inexact_power(base, exponent)
-        return base**exponent
-    return _inexact_power(base, exponent)
-
-
-def _inexact_power(base: Value, exponent: int) -> Value:
-    if exponent.bit_length() > 40 or (abs(magnitude(base)) + 1) * abs(exponent) > _MAX_EXPONENT_BITS:
-        raise Undefined
-    if isinstance(base, Fraction):
-        # A huge exact number has no faithful approximation: its last digit is what a text may change.
-        raise Undefined
-    return settled(approximate(base) ** exponent, -math.inf)
-
-
-def root(base: Value, degree: int) -> Value:
-    """The degree-th root: exact where it is rational, real for odd roots of negative reals, else principal."""
-    if degree < 1 or degree > 64:
-        raise Undefined
-    base = snapped(base) if not isinstance(base, Fraction) else base
-    if base == 0:
-        return Fraction(0)
-    if is_real(base) and base < 0 and degree % 2:
-        return -root(-base, degree)
-    if isinstance(base, Fraction) and base > 0 and _bits(base) < 20_000:
-        above, below = _exact_root(base.numerator, degree), _exact_root(base.denominator, degree)
-        if above is not None and below is not None:
-            return Fraction(above, below)
-    return settled(context().root(approximate(base), degree), -math.inf)
-
-
-def _exact_root(number: int, degree: int) -> int | None:
-    if degree == 2:
-        found = math.isqrt(number)
-        return found if found * found == number else None
-    low, high = 0, 1 << (number.bit_length() // degree + 1)
-    while low < high:
-        middle = (low + high) // 2
-        if middle**degree < number:
-            low = middle + 1
-        else:
-            high = middle
-    return low if low**degree == number else None
 
 
 def is_real(value: Value) -> bool:
@@ -191,27 +128,6 @@ def as_integer(value: Value) -> int | None:
     """The integer that `value` is, if it is one."""
     value = snapped(value)
     return value.numerator if isinstance(value, Fraction) and value.denominator == 1 else None
-
-
-def factorial(value: Value) -> Value:
-    """n! for n up to 5,000, and the gamma function elsewhere."""
-    n = as_integer(value)
-    if n is not None:
-        if not 0 <= n <= _MAX_FACTORIAL:
-            raise Undefined
-        return Fraction(math.factorial(n))
-    if magnitude(value) > 10:
-        raise Undefined
-    return settled(context().gamma(approximate(value) + 1), -math.inf)
-
-
-def binomial(n: Value, k: Value) -> Value:
-    top, bottom = as_integer(n), as_integer(k)
-    if top is not None and bottom is not None:
-        if top < 0 or not 0 <= min(bottom, top - bottom) <= _MAX_FACTORIAL or top.bit_length() > 60:
-            raise Undefined
-        return _checked(Fraction(math.comb(top, bottom)))
-    return divide(factorial(n), multiply(factorial(k), factorial(add(n, -k))))
 
 
 def snapped(value: Value) -> Value:
@@ -244,7 +160,7 @@ def name_of(value: Value, *, inexact: bool = False) -> str:
     if inexact and isinstance(value, Fraction) and value.denominator > _MAX_SNAPPED and abs(magnitude(value)) < 100:
         value = approximate(value)
     if isinstance(value, Fraction):
-        if _bits(value) > 2000:
+        if bits(value) > 2000:
             return (
                 "#" + hashlib.blake2b(f"{value.numerator:x}/{value.denominator:x}".encode(), digest_size=24).hexdigest()
             )
@@ -253,8 +169,8 @@ def name_of(value: Value, *, inexact: bool = False) -> str:
     if isinstance(value, ctx.mpc):
         real, imaginary = snapped(value.real), snapped(value.imag)
         return f"{name_of(real)}+i{name_of(imaginary)}"
-    sign, mantissa, exponent, bits = ctx.fmul(value, _unaligned())._mpf_
-    drop = int(bits) - _NAME_BITS
+    sign, mantissa, exponent, length = ctx.fmul(value, _unaligned())._mpf_
+    drop = int(length) - _NAME_BITS
     digits = (int(mantissa) + (1 << (drop - 1))) >> drop if drop > 0 else int(mantissa) << -drop
     if digits >> _NAME_BITS:
         digits, drop = digits >> 1, drop + 1

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
-from services.core.equivalence.evaluate import Matrix, Point, evaluate, name_of, scalar
+from services.core.equivalence.evaluate import Point, evaluate, scalar
 from services.core.equivalence.forms import (
     Bag,
     Equation,
@@ -21,14 +21,18 @@ from services.core.equivalence.forms import (
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.lexicon import CONSTANTS, SEPARATORS, SHORT_WORDS
+from services.core.equivalence.matrices import Matrix, name_of
 from services.core.equivalence.relations import read_relation, set_of_reals
 from services.core.equivalence.statements import parse
 from services.core.equivalence.tree import Node, contains, number
-from services.core.equivalence.typography import MAX_CHARS, tidy, words_of
+from services.core.equivalence.typography import MAX_CHARS, tidy, without_text_commands, words_of
 from services.core.equivalence.units import Unit, read_unit, scaled_words
 
 # A few words of plain text, which are no products of their letters.
 _SENTENCE = re.compile(r"(?:(?:an?|the) )?(?:[A-Za-z'-]{2,} )+[A-Za-z'-]{2,}|(?:an?|the) [A-Za-z'-]{2,}", re.IGNORECASE)
+_ALL_REALS_BUT = re.compile(
+    r"(?:all )?(?:the )?reals?(?: numbers?)?(?: [a-z])? except(?: for)? (?:[a-z] ?= ?)?([^a-z{}]+)"
+)
 _CACHED = 8192
 # Trees of longer answers are large, and longer answers are seldom seen twice.
 _CACHED_CHARS = 200
@@ -71,6 +75,9 @@ _remembered = lru_cache(maxsize=_CACHED)(_read_answer)
 
 
 def _form(text: str) -> Form:
+    exceptions = _ALL_REALS_BUT.fullmatch(without_text_commands(text).strip())
+    if exceptions is not None:
+        text = rf"\mathbb{{R}} \setminus \{{{exceptions[1]}\}}"
     if (len(text) > 1 and text.isalpha() and not _product(text)) or _is_sentence(text):
         return Words(words_of(text))
     return read(parse(text))
@@ -165,13 +172,21 @@ def _bag(node: Node) -> Form:
         if groups is not None:
             return groups
     forms: list[Form] = []
-    for kid in node.kids:
+    for kid in _each_excluded(node):
         form = read(kid)
         forms.extend(form.items if isinstance(form, Bag) and not form.braces else [form])
     solutions = [form for form in forms if isinstance(form, Solutions)]
     if node.op == "list" and len(solutions) == len(forms) and len({form.name for form in solutions}) == 1:
         return Solutions(_joined(solutions, node.name), solutions[0].name)
     return Bag(tuple(_continued(forms)), node.op == "set")
+
+
+def _each_excluded(node: Node) -> tuple[Node, ...]:
+    """`x \\ne 1, 2` excludes both."""
+    first, *rest = node.kids or (Node("set"),)
+    if first.op != "relation" or first.name != "!=" or any(kid.op == "relation" for kid in rest):
+        return node.kids
+    return (first, *(Node("relation", (first.kids[0], kid), "!=") for kid in rest))
 
 
 def _joined(solutions: list[Solutions], separators: str) -> RealSet:

@@ -4,10 +4,11 @@ from collections.abc import Callable
 from fractions import Fraction
 
 from services.core.equivalence import numeric
-from services.core.equivalence.evaluate import Matrix, Point, evaluate, scalar
+from services.core.equivalence.evaluate import Point, evaluate, scalar
 from services.core.equivalence.forms import Bag, Equation, Form, Inequality, Ordered, Residue, Scalar, Solutions
 from services.core.equivalence.intervals import HIGHEST, LOWEST, REALS, End, Interval, RealSet, point
 from services.core.equivalence.lexer import Unreadable
+from services.core.equivalence.matrices import Matrix
 from services.core.equivalence.numeric import Value
 from services.core.equivalence.tree import Node, contains, symbols_in
 
@@ -64,7 +65,7 @@ def is_name(node: Node) -> bool:
             "ln",
         ):
             return is_name(node.kids[0])
-        case "multiply" | "divide" | "ratio" | "group":
+        case "multiply" | "divide" | "ratio" | "group" | "matrix":
             return all(is_name(kid) for kid in node.kids)
     return False
 
@@ -74,11 +75,19 @@ def _equation(kids: list[Node], read: Reader) -> Form:
     if is_name(last) and not is_name(first):
         first, last = last, first
     sides = (read(first), read(last))
-    name, value = (first, sides[1]) if is_name(first) else (None, None)
-    if len(kids) > 2 and name is None:
+    if len(kids) > 2 and not is_name(first):
         if all(isinstance(side, Scalar) and not side.symbols for side in sides):
             return sides[1]
         raise Unreadable
+    name, value = (first, sides[1]) if is_name(first) else (None, None)
+    if name is not None and isinstance(value, Scalar) and value.matrix is not None:
+        return Equation(None, name, value, (name_key(name), value.key))
+    return _compared(first, last, sides, name)
+
+
+def _compared(first: Node, last: Node, sides: tuple[Form, Form], name: Node | None) -> Form:
+    """The equation of `first` and `last`, read as `sides`; `name` is the first where it is a mere name."""
+    value = None if name is None else sides[1]
     if all(isinstance(side, Scalar) and side.unit is None for side in sides) and not contains(last, "plusminus"):
         difference = Node("add", (first, Node("negate", (last,))))
         if isinstance(evaluate(difference, Point()), Matrix):
@@ -96,9 +105,19 @@ def _single(left: Node, relation: str, right: Node, read: Reader) -> Form:
         return _membership(left, right, read)
     if relation == "mod" and right.op == "residue":
         return Residue(f"{read(left).key} = {read(right).key}")
+    if relation == "!=" and contains(right, "plusminus") and is_name(left):
+        return _neither(left, read(right))
     if relation in _ORDERINGS or relation == "!=":
         return _inequality(left, relation, right)
     return Equation(None, None, None, (f"{read(left).key} {relation}", read(right).key))
+
+
+def _neither(name: Node, values: Form) -> Form:
+    """`x \\ne \\pm 1`."""
+    if not isinstance(values, Bag):
+        raise Unreadable
+    ends = [_end(item).value for item in values.items]
+    return Solutions(RealSet.of(point(end) for end in ends if end is not None).complement(), name_key(name))
 
 
 def _membership(left: Node, right: Node, read: Reader) -> Form:
@@ -114,7 +133,7 @@ def _membership(left: Node, right: Node, read: Reader) -> Form:
 
 def name_key(node: Node) -> str:
     """How a name is told from another: by the value that it has at a sample point."""
-    if node.op == "group":
+    if node.op in ("group", "matrix"):
         return f"({', '.join(name_key(kid) for kid in node.kids)})"
     if node.op == "ratio":
         return ":".join(name_key(kid) for kid in node.kids)

@@ -11,8 +11,11 @@ _CHOICE = re.compile(
     re.IGNORECASE,
 )
 _EXPLAINED = re.compile(
-    r"(?:(?:choice|option)\s+)?[(\[]?\s*(?P<letter>[A-J])\s*(?:[)\]][.:]?|[.:])\s+(?P<rest>\S.*)", re.DOTALL
+    r"(?:(?:choice|option)\s+)?[(\[]?\s*(?P<letter>[A-J])\s*(?:[)\]][.:]?|[.:])\s+(?!and\b|or\b|&)(?P<rest>\S.*)",
+    re.DOTALL,
 )
+_CHOICES = re.compile(r"[(\[]?[A-J][)\]]?(?:\s*(?:,\s*and\b|,|;|&|\band\b)\s*[(\[]?[A-J][)\]]?){1,9}")
+_RUN = re.compile(r"[A-J]{2,10}")
 _CLOCK = re.compile(
     r"(?P<hour>\d{1,2})(?::(?P<minute>[0-5]\d))?(?::(?P<second>[0-5]\d))?\s*(?P<half>[ap]\.?\s?m\.?)?", re.IGNORECASE
 )
@@ -38,6 +41,15 @@ def read_choice(text: str) -> Choice | None:
         return Choice(match["letter"], bool(match["close"] or match["said"] or plain != text))
     match = _EXPLAINED.fullmatch(plain)
     return Choice(match["letter"], True, match["rest"]) if match else None
+
+
+def read_choices(text: str) -> tuple[frozenset[str], bool] | None:
+    """The choices that tidy `text` names together, and whether they stand apart: A, C; (A) and (C); AC."""
+    plain = without_text_commands(text).strip()
+    if _CHOICES.fullmatch(plain):
+        return frozenset(char for char in plain if "A" <= char <= "J"), True
+    letters = frozenset(plain)
+    return (letters, False) if _RUN.fullmatch(plain) and len(letters) == len(plain) else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,13 @@
-"""The parser of whole answers: lists, relations, ratios, unions of intervals, quantities with units. Pure; total."""
+"""The parser of whole answers: lists, relations, ratios, unions of intervals, matrices. Pure; total."""
 
 from services.core.equivalence.expressions import Expressions
 from services.core.equivalence.lexer import Unreadable, tokenize
-from services.core.equivalence.lexicon import ENVIRONMENTS, FILLERS
+from services.core.equivalence.lexicon import ENVIRONMENTS
+from services.core.equivalence.quantities import Quantities
 from services.core.equivalence.stream import Stream
-from services.core.equivalence.tree import Node, symbol
+from services.core.equivalence.tree import Node
 
 _SETS = frozenset(("group", "set", "union", "intersection", "minus_set", "builder"))
-_IN_UNITS = frozenset(("^", "{", "}", "/", ".", "-", "'", "(", ")", '"'))
-_CURRENCIES = ("$", "€", "£", "¥", "₹")
 _MAX_CELLS = 400
 
 
@@ -26,7 +25,7 @@ class _Statements:
 
     def __init__(self, stream: Stream) -> None:
         self.stream = stream
-        self._expressions = Expressions(stream, self.listing, self._environment)
+        self._quantities = Quantities(stream, Expressions(stream, self.listing, self._environment))
 
     def listing(self) -> Node:
         """item (separator item)*; the separators are `,` `;` `and` `or` and the end of a row."""
@@ -87,70 +86,17 @@ class _Statements:
 
     def _combined(self) -> Node:
         """Sets joined by \\cup, \\cap, \\setminus."""
-        node = self._quantity()
+        node = self._quantities.quantity()
         while node.op in _SETS or node.name in ("ℝ", "ℤ", "ℕ", "ℚ", "ℂ"):
             if self.stream.take("command", "cup"):
-                node = Node("union", (node, self._quantity()))
+                node = Node("union", (node, self._quantities.quantity()))
             elif self.stream.take("command", "cap"):
-                node = Node("intersection", (node, self._quantity()))
+                node = Node("intersection", (node, self._quantities.quantity()))
             elif self.stream.take("command", "setminus", "backslash"):
-                node = Node("minus_set", (node, self._quantity()))
+                node = Node("minus_set", (node, self._quantities.quantity()))
             else:
                 break
         return node
-
-    def _quantity(self) -> Node:
-        """An expression with its unit before (money) or after; or words alone."""
-        self._skip_fillers()
-        if self.stream.at("word") and len(self.stream.peek().text) > 1:
-            words = unit_words(self.stream)
-            if self.stream.at("relation", "="):
-                return symbol(f"'{words.lower()}'")
-            if not words or not self._at_item_end():
-                raise Unreadable
-            return Node("words", name=words)
-        sign = self.stream.take("sign", "-") if self.stream.at("command", "$", ahead=1) else False
-        currency = self._currency()
-        node = self._expressions.sum()
-        if sign:
-            node = Node("negate", (node,))
-        if self.stream.take("command", "pmod"):
-            return Node("residue", (node, self._expressions.argument()))
-        if (
-            node.op == "multiply"
-            and len(node.kids) == 2
-            and _is_point_name(node.kids[0])
-            and node.kids[1].op == "group"
-        ):
-            # P(2, 3) is the point (2, 3), named.
-            return Node("relation", node.kids, "=")
-        currency = currency or self._currency()
-        words = unit_words(self.stream)
-        if currency and not words.startswith(("/", "per ")):
-            words = ""  # \$5 dollars: told twice
-        unit = f"{currency} {words}".strip()
-        return Node("quantity", (node,), unit) if unit else node
-
-    def _skip_fillers(self) -> None:
-        while (
-            self.stream.at("word")
-            and self.stream.peek().text.lower() in FILLERS
-            and not self.stream.at("relation", ahead=1)
-        ):
-            self.stream.next()
-
-    def _currency(self) -> str:
-        if self.stream.take("command", "$"):
-            return "$"
-        if self.stream.at("sign", *_CURRENCIES):
-            return self.stream.next().text
-        if self.stream.take("command", "pounds", "euro", "yen"):
-            raise Unreadable
-        return ""
-
-    def _at_item_end(self) -> bool:
-        token = self.stream.peek()
-        return token.kind in ("end", "separator") or token.text in (",", ";", ")", "]", "}", "\\", "&", "end", "rbrace")
 
     def _environment(self) -> Node:
         """`\\begin{pmatrix} a & b \\\\ c & d \\end{pmatrix}` and its kin."""
@@ -202,36 +148,3 @@ def _matrix(name: str, rows: list[list[Node]]) -> Node:
         case "Bmatrix" | "Vmatrix":
             raise Unreadable
     return node
-
-
-def _is_point_name(node: Node) -> bool:
-    return node.op == "symbol" and node.name[:1].isupper()
-
-
-def unit_words(stream: Stream) -> str:
-    """Words with the powers and strokes of a unit, joined by spaces; empty when none begins here."""
-    parts: list[str] = []
-    while _continues(stream, parts):
-        token = stream.next()
-        parts.append(" " if token.kind == "command" else token.text)
-    return " ".join(parts)
-
-
-def _continues(stream: Stream, parts: list[str]) -> bool:
-    """Whether the next token belongs to the unit whose `parts` were read."""
-    token = stream.peek()
-    match token.kind:
-        case "word":
-            return True
-        case "letter":
-            return bool(parts) or (token.upright and (stream.at("word", ahead=1) or stream.at("letter", ahead=1)))
-        case "number":
-            return bool(parts) and parts[-1] in ("^", "{", "-")
-        case "command":
-            return bool(parts) and token.text in ("cdot", "circ")
-        case "sign" if not parts:
-            return token.text == "/" and stream.at("word", ahead=1)
-        case "sign":
-            opening = {"}": "{", ")": "("}.get(token.text)
-            return token.text in _IN_UNITS and (not opening or parts.count(opening) > parts.count(token.text))
-    return False

@@ -19,6 +19,10 @@ class Stream:
         place = self.place + ahead
         return self._tokens[place] if place < len(self._tokens) else _END
 
+    def at_minutes(self) -> bool:
+        """Whether `min` is here and no minimum: 5 min, not min(a, b)."""
+        return self.at("command", "min") and self.peek(1).text not in ("(", "[", "{", "_", "\\{", "lbrace")
+
     def next(self) -> Token:
         token = self.peek()
         self.place += 1

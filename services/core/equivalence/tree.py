@@ -35,6 +35,12 @@ def symbol(name: str) -> Node:
     return Node("symbol", name=name)
 
 
+def transposed(matrix: Node) -> Node:
+    """Its rows as columns."""
+    rows = len(matrix.kids) // matrix.width
+    return Node("matrix", tuple(kid for j in range(matrix.width) for kid in matrix.kids[j :: matrix.width]), width=rows)
+
+
 def symbols_in(node: Node) -> frozenset[str]:
     """The names of the symbols that `node` depends on."""
     found: set[str] = set()

@@ -57,6 +57,17 @@ _TEMPERATURE = re.compile(r"(?<=\d)\s*\^\s*\{?\s*\\circ\s*\}?\s*(?:\\(?:mathrm|t
 _SCALES = {"C": "celsius", "F": "fahrenheit"}
 # \left\{ \begin{array}{l} ... \end{array} \right. without its right brace
 _SYSTEM = re.compile(r"\\\{\s*\\begin\{array\}\{[lcr| ]*\}(.*?)\\end\{array\}(?!\s*\\\})", re.DOTALL)
+# (1,2) U (2,3), by hand
+_UNION = re.compile(r"(?<=[)\]])\s*U\s*(?=[(\[][^()\[\]]*,)")
+# A whole answer in feet and inches: 6', 5'6", 8''
+_FEET = re.compile(r"(-?\d+(?:\.\d+)?)\s*'(?:\s*(\d+(?:\.\d+)?)\s*(?:''|\"))?|(\d+(?:\.\d+)?)\s*(?:''|\")")
+# 30^\circ 15' and its seconds
+_SEXAGESIMAL = re.compile(r"(\d+)\s*\^\s*\{?\s*\\circ\s*\}?\s*(\d+)\s*'(?:\s*(\d+(?:\.\d+)?)\s*(?:''|\"))?")
+_LOST_BACKSLASH = re.compile(r"(?<![\\A-Za-z])(?=[dt]?frac\s*\{)")
+_PRIMES = re.compile(r"\^\s*\{\s*((?:\\prime\s*)+)\}|\^\s*(\\prime)(?![A-Za-z])")
+# 30^o and 30^{o}, for want of a circle
+_LETTER_DEGREE = re.compile(r"(?<=\d)\s*\^\s*(?:\{\s*(?:\\text\s*\{)?\s*o\s*\}?\s*\}|o(?![A-Za-z]))")
+_BRACKETED_NUMERAL = re.compile(r"\(\s*([0-9A-Fa-f]+)\s*\)(?=\s*_\s*\{?\s*[\da-z])")
 _TIMES = re.compile(r"(?<=\d)\s*[xX]\s*(?=10\s*\^)|(?<=\d)\s+x\s+(?=\d)")
 _ELLIPSIS = re.compile(r"\.\.\.|\. \. \.")
 _BASE = re.compile(r"(?<![A-Za-z\d])(\d+)\s*(?:\\text\s*\{\s*)?\(?(?:in )?base[- ]?\s*\}?\s*(\d+|[a-z]+)\)?\}?")
@@ -64,7 +75,7 @@ _SIZES = re.compile(r"\\(?:left|right)(?![A-Za-z])\s*\.?|\\[bB]igg?[lrm]?(?![A-Z
 _WITH_ARGUMENT = re.compile(r"\\(?:hspace|vspace|phantom|hphantom|vphantom|label|tag|color|textcolor)\*?\s*\{[^{}]*\}")
 _STYLES = re.compile(
     r"\\(?:displaystyle|underline|textstyle|scriptstyle|limits|nolimits|quad|qquad|thinspace|enspace|hfill|rm|bf|it|sf|tt|cal"
-    r"|allowbreak|newline|noindent|hline|mathstrut|strut|ensuremath|mathop|mathrel|mathbin|mathord)(?![A-Za-z])"
+    r"|tiny|small|normalsize|large|Large|LARGE|huge|Huge|checkmark|blacksquare|allowbreak|newline|noindent|hline|mathstrut|strut|ensuremath|mathop|mathrel|mathbin|mathord)(?![A-Za-z])"
 )
 # A double backslash ends a row and is no space.
 _SPACES = re.compile(r"(\\\\)|\\[,;:! ]|~|\s+|\\$")
@@ -76,6 +87,9 @@ _DELIMITERS = (
     (r"\begin{align*}", r"\end{align*}"), (r"\begin{math}", r"\end{math}"),
 )  # fmt: skip
 _BOX = re.compile(r"\\(?:f?boxed|fbox)\s*\{")
+_TEXT_LEAD = re.compile(
+    r"\\text(?:bf)?\s*\{\s*(?:the )?(?:final |correct )?answer(?: is)?\s*:?\s*\}\s*:?", re.IGNORECASE
+)
 _LEAD = re.compile(
     r"(?:so |thus |hence |therefore,? )?(?:the |my |our )?(?:final |correct )?answer(?: is|:| =)\s*:?\s*"
     r"|(?:approximately|approx\.?|about|exactly|roughly|only)\s+(?=[\d\\$.(-])|[=:]\s*",
@@ -94,10 +108,16 @@ def tidy(answer: str) -> str:
     text = _CONTROL.sub(" ", text)
     text = _unwrap(text)
     text = _without_dollars(text)
+    text = _LOST_BACKSLASH.sub(r"\\", text) if "frac" in text else text
+    text = text.replace("{.}", ".").replace(r"\textdollar", r"\$")
+    text = _with_primes(text) if "'" in text or '"' in text or r"\prime" in text else text
+    text = _UNION.sub(r" \\cup ", text) if "U" in text else text
     text = _COMMAS_IN_NUMBERS.sub("", _TIMES.sub(r"\\times ", text))
     text = _ELLIPSIS.sub(r"\\ldots ", text)
     text = _BASE.sub(r"\1_{\2}", text) if "base" in text else text
     text = _DIGIT_GROUPS.sub(lambda m: m[1] + re.sub(r"\D", "", m[2]), text)
+    if "^" in text or "_" in text:
+        text = _BRACKETED_NUMERAL.sub(r"\1", _LETTER_DEGREE.sub(r"^\\circ ", text))
     if "\\" in text:
         text = _SIZES.sub("", text)
         text = _STYLES.sub(" ", _WITH_ARGUMENT.sub(" ", text))
@@ -107,6 +127,21 @@ def tidy(answer: str) -> str:
         text = _UNIT_FRACTION.sub(r"\\text{ \1/\2}", text)
         text = _BINOMIALS.sub(r"\\binom", _FRACTIONS.sub(r"\\frac", text))
     return _spaced(text).replace("**", "^").strip()
+
+
+def _with_primes(text: str) -> str:
+    """Feet and inches, or minutes and seconds of arc, as units."""
+    primed = _PRIMES.sub(lambda m: "'" * m[0].count("prime"), text)
+    angle = _SEXAGESIMAL.fullmatch(primed.strip())
+    if angle is not None:
+        return rf"({angle[1]}+\frac{{{angle[2]}}}{{60}}+\frac{{{angle[3] or 0}}}{{3600}})^\circ"
+    found = _FEET.fullmatch(primed.strip())
+    if found is None:
+        return text
+    feet, more, inches = found.groups()
+    if feet is None:
+        return rf"{inches} \text{{ in}}"
+    return rf"{feet} \text{{ ft}}" + (rf" {more} \text{{ in}}" if more else "")
 
 
 def undress(answer: str) -> str:
@@ -152,7 +187,9 @@ def _unwrap(text: str) -> str:
     for _ in range(4):
         before = text
         text = undress(text)
-        text = _LEAD.sub("", text, count=1) if _LEAD.match(text) else text
+        for lead in (_LEAD, _TEXT_LEAD):
+            found = lead.match(text)
+            text = text[found.end() :] if found else text
         box = _BOX.match(text)
         if box and text.endswith("}") and "{" not in text[box.end() : -1].replace(r"\{", ""):
             text = text[box.end() : -1]

@@ -37,13 +37,16 @@ _UNITS = {
     for names, size in units.items()
     for name in names.split()
 }
-KNOWN = frozenset(_UNITS)
+_SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour"}
+KNOWN = frozenset(_UNITS) | _SPEEDS.keys()
 # Single letters are units only where they are set upright.
 UPRIGHT_LETTERS = frozenset(["m", "s", "g", "h", "l", "L"])
 _POWERS = {"square": 2, "squared": 2, "sq": 2, "cubic": 3, "cubed": 3, "cu": 3}
 _SCALES = {"dozen": 12, "hundred": 100, "thousand": 1000, "million": 10**6, "billion": 10**9, "trillion": 10**12}
-_SPEEDS = {"mph": "mile per hour", "kph": "km per hour", "kmh": "km per hour"}
 _RATES = re.compile(r"\b(?:mph|kph|kmh)\b")
+_SIGNS = re.compile(r"\s*([\^{}-])\s*")
+# "in" is a word before another, as in "5 in total"
+_INCHES = re.compile(r"\bin\b(?!\s*[^\W\d_])")
 _NOISE = frozenset(["units", "unit", "of", "the", "in", "a", "an", "each", "total"])
 _PIECES = re.compile(r"(?P<per>/|\bper\b)|\^?\{?(?P<power>-?[1-9])\}?|(?P<word>[^\W\d_]+|[$€£¥₹%°¢]+)")
 
@@ -74,7 +77,8 @@ class Unit:
 def read_unit(text: str) -> Unit | None:
     """The unit that `text` names; None when it names none ("units", "square units")."""
     reader = _UnitReader()
-    for piece in _PIECES.finditer(_RATES.sub(lambda m: _SPEEDS[m[0]], text.casefold().replace(".", ""))):
+    plain = _RATES.sub(lambda m: _SPEEDS[m[0]], text.casefold().replace(".", ""))
+    for piece in _PIECES.finditer(_INCHES.sub("inch", _SIGNS.sub(r"\1", plain))):
         if piece["per"]:
             reader.sign = -1
         elif piece["power"]:
@@ -131,6 +135,19 @@ def _singular(word: str) -> str:
         if word.endswith(ending) and word[: -len(ending)] in _UNITS:
             return word[: -len(ending)]
     return word[:-1] if word.endswith("s") and not word.endswith("ss") else word
+
+
+def parts_of(whole: str, part: str) -> Fraction | None:
+    """How many of the unit `part` make one of `whole`; None unless it is the smaller of two plain units of one kind."""
+    if scaled_words(whole)[0] != 1 or scaled_words(part)[0] != 1:
+        return None
+    large, small = read_unit(whole), read_unit(part)
+    if large is None or small is None or large.size is None or small.size is None:
+        return None
+    if large.dimension != small.dimension or [power for _, power in large.dimension] != [1]:
+        return None
+    times = large.size / small.size
+    return times if times > 1 else None
 
 
 def scaled_words(text: str) -> tuple[int, str]:
