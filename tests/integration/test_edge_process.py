@@ -12,7 +12,6 @@ import pytest
 
 from services.core.contracts import SolveResponse
 from tests.integration.conftest import Stack
-from tests.integration.processes import Process
 from training.lab.domain import make_problem
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
@@ -78,23 +77,26 @@ async def test_openais_client_is_answered_as_our_own_route_answers(three: Stack)
 
 
 @pytest.mark.parametrize("strategy", ["weighted", "majority"])
-def test_a_decided_vote_stops_the_engine(three: Stack, strategy: str) -> None:
+def test_a_lossless_stop_gives_the_answer_of_the_full_run(three: Stack, strategy: str) -> None:
     full = solve(three.orchestrator.url, strategy=strategy)
     before = cancelled(three.generator.url)
     stopped = solve(three.orchestrator.url, strategy=strategy, early_stop="lossless")
     assert stopped.answer == full.answer
     assert stopped.usage.prompt_tokens == full.usage.prompt_tokens
-    if stopped.stopped_early:
-        assert stopped.used < 32
-        assert stopped.usage.completion_tokens <= full.usage.completion_tokens
-        assert eventually(lambda: cancelled(three.generator.url) - before == 32 - len(stopped.candidates))
-    assert eventually(lambda: metric(three.generator.url, "e2h_generator_samples_running") == 0)
+    assert stopped.used <= len(stopped.candidates)
+    assert stopped.stopped_early == (stopped.used < 32)
+    # Every sample that did not come was stopped in the engine.
+    assert eventually(lambda: cancelled(three.generator.url) - before == 32 - len(stopped.candidates))
 
 
-def test_a_confident_vote_stops_sooner(all_in_one: Process) -> None:
-    stopped = solve(all_in_one.url, strategy="majority", early_stop="confident")
+def test_a_confident_vote_stops_the_engine(three: Stack) -> None:
+    before = cancelled(three.generator.url)
+    # Twice as many as the engine decodes at once: half of them have not begun when the first half has come.
+    stopped = solve(three.orchestrator.url, strategy="majority", early_stop="confident", n=512)
     assert stopped.stopped_early
-    assert stopped.used < 32
+    assert stopped.used < 512
+    assert eventually(lambda: cancelled(three.generator.url) - before == 512 - len(stopped.candidates) > 0)
+    assert eventually(lambda: metric(three.generator.url, "e2h_generator_samples_running") == 0)
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
