@@ -305,6 +305,24 @@ async def test_load_is_let_go_however_a_request_ends() -> None:
         assert (load(registry, "0"), load(registry, "1")) == (0, 0)
 
 
+async def test_a_probe_that_breaks_does_not_end_the_probing() -> None:
+    class Odd(FakeVerifier):
+        broken = True
+
+        async def ready(self) -> str | None:
+            if self.broken:
+                raise ValueError
+            return None
+
+    registry, odd = CollectorRegistry(), Odd(failure=unreachable())
+    async with verifiers(odd, FakeVerifier(), policy=HASTY, registry=registry) as routed:
+        await routed.score(scoring())
+        assert breaker(registry) != 0
+        await asyncio.sleep(0.2)
+        odd.broken = False
+        assert await eventually(lambda: breaker(registry) == 0)
+
+
 # --- samples ---------------------------------------------------------------------------------------------------------
 
 

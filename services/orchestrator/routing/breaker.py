@@ -12,7 +12,7 @@ State = Literal["closed", "half_open", "open"]
 
 _IN_A_ROW = 5
 _WINDOW = 20
-_LONGEST_REST = 30.0  # seconds between probes of a replica that stays away
+_LONGEST_REST = 5.0  # seconds between probes of a replica that stays away; one costs little
 
 
 class Breaker:

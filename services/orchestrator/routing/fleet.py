@@ -176,7 +176,9 @@ class Fleet(Generic[Port]):
     async def _is_ready(self, replica: Replica[Port]) -> bool:
         try:
             return await self._probe(replica) is None
-        except TimeoutError:
+        except Exception as error:  # whatever a probe dies of: nobody would ever let the replica in again
+            if not isinstance(error, TimeoutError):
+                _log.exception("probe failed", service=self.service, replica=replica.ordinal)
             return False
 
     async def _probe(self, replica: Replica[Port]) -> str | None:
@@ -184,10 +186,10 @@ class Fleet(Generic[Port]):
             return await replica.port.ready()
 
     def _leave_out(self, replica: Replica[Port]) -> None:
-        _log.warning("replica left out", service=self.service, replica=replica.ordinal)
         if replica.breaker.state == "closed":
             replica.breaker.trip()
         if replica.ordinal not in self._returns:
+            _log.warning("replica left out", service=self.service, replica=replica.ordinal)
             self._returns[replica.ordinal] = _on_its_own(self._let_in(replica))
 
     async def _let_in(self, replica: Replica[Port]) -> None:
