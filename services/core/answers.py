@@ -17,10 +17,10 @@ _BARE_BOX = re.compile(r"\\(?:f?boxed|fbox)[ \t]*(-?[\w.]+)")
 _HASHES = re.compile(r"^####[ \t]*(\S[^\n]*)$", re.MULTILINE)
 _SAYS = re.compile(
     r"\banswer\b[*_]{0,3}[ \t]*(?P<sign>is|:|=)[ \t]*\}?[ \t]*"
-    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|definitely|clearly|for sure|equal to|given by)\b)?"
+    r"(?:(?:therefore|thus|then|hence|simply|indeed|just|definitely|clearly|for sure|as follows|equal to|given by)\b)?"
     r",?[ \t]*:?[ \t]*[*_]{0,3}:?(?:[ \t]*(?:option|choice)[ \t]+(?=\(?[A-J]\b))?"
     # A heading: "### Final Answer", "**Answer**".
-    r"|^[ \t]*[#*_]{1,6}[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?answer[ \t*_]{0,20}$"
+    r"|^[ \t]*(?:[#*_]{1,6}[ \t]*(?:the[ \t]+)?(?:final[ \t]+)?|final[ \t]+)answer[ \t*_]{0,20}$"
     r"|^\W{0,4}answer[ \t]+(?=\$|\\\(|\\\[)",
     re.IGNORECASE | re.MULTILINE,
 )
@@ -31,6 +31,8 @@ _DISPLAY = re.compile(
     r"|\$[ \t]+(?P<s>(?:\\.|[^$\\\n])+)[ \t]\$(?!\d)"
     r"|\\\[(?P<b>(?:[^\\]|\\[^\]])+)\\\]|\\\((?P<p>(?:[^\\]|\\[^)])+)\\\))"
 )
+# Where the sample ends and another turn begins, written out by a tokenizer that keeps its special tokens.
+_TURN_END = re.compile(r"</s>|<\|(?:im_end|endoftext|eot_id|end_of_text)\|>|<｜end▁of▁sentence｜>|<\|im_start\|>user")
 _SENTENCE_END = re.compile(r"[.!?][*_]{0,3}(?:\s|$)")
 # Of an answer that is told in a sentence, "The largest $n$ is 34" or "Jane started 3 hours ago".
 _SENTENCE = re.compile(r"[A-Z][a-z]*,?(?: +\S+){2,40}")
@@ -51,6 +53,9 @@ def extract_answer(text: str, *, truncated: bool = False) -> str | None:
     Of a truncated sample (`finish_reason="length"`) counts only what cannot have been cut in the middle: a box that
     closed, or an answer line that ended.
     """
+    turn = _TURN_END.search(text)
+    if turn and text[: turn.start()].strip():
+        text, truncated = text[: turn.start()], False
     for found in (_after_header(text, truncated), _last_box(text)):
         if found:
             return found

@@ -117,6 +117,11 @@ def test_thousands_separators_change_nothing(value: int) -> None:
         pytest.param("1," * 100_000, id="separators"),
         pytest.param("\\text{" * 50_000, id="texts that never close"),
         pytest.param("a" + "\u0300\u0316" * 60_000, id="combining marks"),
+        pytest.param("1 cm, 2(" * 39 + "1" + ")" * 39, id="quantities that go on in brackets"),
+        pytest.param("1 hour 2 " * 400, id="quantities without end"),
+        pytest.param(")U(" * 1_300, id="unions by hand"),
+        pytest.param("\\begin{pmatrix}1&2\\end{pmatrix}" + "^T" * 1_000, id="transposes"),
+        pytest.param("all real numbers except " + "1," * 1_900, id="exceptions"),
     ],
 )
 def test_a_hostile_answer_is_named_in_time_in_proportion_to_its_length(answer: str) -> None:

@@ -1,11 +1,12 @@
 """Grading against a reference: whether two amounts are the same, forgiving a unit that is left out, a percent sign,
 the base of a logarithm; and a matrix written in brackets. Pure."""
 
+from collections.abc import Sequence
 from fractions import Fraction
 
 from services.core.equivalence import numeric
 from services.core.equivalence.evaluate import branches
-from services.core.equivalence.forms import Ordered, Scalar
+from services.core.equivalence.forms import Form, Ordered, Scalar
 from services.core.equivalence.lexer import Unreadable
 from services.core.equivalence.matrices import Matrix, name_of
 from services.core.equivalence.numeric import Value
@@ -24,7 +25,16 @@ def amounts_agree(a: Scalar, b: Scalar) -> bool:
         return True
     if size is None or size == 1:
         return False
-    return name_of(numeric.multiply(plain(a), size)) == name_of(plain(b))
+    return _scaled(a, size, b)
+
+
+def _scaled(a: Scalar, size: Value, b: Scalar) -> bool:
+    """Whether `size` times a is b."""
+    return all(name_of(numeric.multiply(plain(a, at), size)) == name_of(plain(b, at)) for at in _points(a, b))
+
+
+def _points(*forms: Scalar) -> range:
+    return range(3 if any(form.symbols for form in forms) else 1)
 
 
 def _values_agree(a: Scalar, b: Scalar) -> bool:
@@ -52,7 +62,7 @@ def _one_percent(a: Scalar, b: Scalar) -> bool:
     """50% is 1/2."""
     for one, other in ((a, b), (b, a)):
         if one.unit is not None and one.unit.percent and other.unit is None:
-            return name_of(numeric.divide(plain(one), Fraction(100))) == name_of(plain(other))
+            return _scaled(one, Fraction(1, 100), other)
     return False
 
 
@@ -61,14 +71,21 @@ def _one_angle(a: Scalar, b: Scalar) -> bool:
     for one, other in ((a, b), (b, a)):
         radians = other.unit is None or other.unit.dimension == (("radian", 1),)
         if one.unit is not None and one.unit.degrees and radians and not isinstance(plain(other), Fraction):
-            value = numeric.multiply(plain(one), numeric.context().pi / 180)
-            return name_of(value) == name_of(plain(other))
+            return _scaled(one, numeric.context().pi / 180, other)
     return False
 
 
-def plain(form: Scalar) -> Value:
-    """The value of `form`. Raises `Unreadable` when it is a matrix."""
-    value = form.value()
+def quotient_agrees(whole: Scalar, above: Scalar, below: Scalar) -> bool:
+    """Whether a ratio is a number."""
+    return all(
+        name_of(numeric.divide(plain(above, at), plain(below, at))) == name_of(plain(whole, at))
+        for at in _points(whole, above, below)
+    )
+
+
+def plain(form: Scalar, at: int = 0) -> Value:
+    """The value of `form` at a sample point. Raises `Unreadable` when it is a matrix."""
+    value = form.value(at)
     if isinstance(value, Matrix):
         raise Unreadable
     return value
@@ -80,23 +97,24 @@ def is_vector(a: Scalar, b: Ordered) -> bool:
     if matrix is None:
         return False
     if b.brackets == "[]" and all(isinstance(item, Ordered) and item.brackets in ("[]", "()") for item in b.items):
-        return _rows_agree(matrix, b)
-    if 1 not in (matrix.width, matrix.height) or len(matrix.cells) != len(b.items):
+        return _rows_agree(a, matrix.width, b)
+    if 1 not in (matrix.width, matrix.height) or b.brackets not in ("()", "<>", "[]"):
         return False
-    if b.brackets not in ("()", "<>", "[]"):
-        return False
-    return all(
-        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
-        for item, cell in zip(b.items, matrix.cells, strict=True)
-    )
+    return _cells_agree(a, b.items)
 
 
-def _rows_agree(matrix: Matrix, rows: Ordered) -> bool:
+def _rows_agree(a: Scalar, width: int, rows: Ordered) -> bool:
     """`[[1,2],[3,4]]`, as programs print a matrix."""
-    cells = [
-        item for row in rows.items if isinstance(row, Ordered) and len(row.items) == matrix.width for item in row.items
-    ]
-    return len(cells) == len(matrix.cells) and all(
-        isinstance(item, Scalar) and item.unit is None and name_of(item.value()) == name_of(cell)
-        for item, cell in zip(cells, matrix.cells, strict=True)
-    )
+    cells = [item for row in rows.items if isinstance(row, Ordered) and len(row.items) == width for item in row.items]
+    return _cells_agree(a, cells)
+
+
+def _cells_agree(a: Scalar, items: Sequence[Form]) -> bool:
+    cells = [item for item in items if isinstance(item, Scalar) and item.unit is None]
+    if len(cells) != len(items):
+        return False
+    for at in _points(a, *cells):
+        matrix = a.value(at)
+        if not isinstance(matrix, Matrix) or list(map(name_of, matrix.cells)) != [name_of(plain(c, at)) for c in cells]:
+            return False
+    return True

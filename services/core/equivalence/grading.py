@@ -49,6 +49,11 @@ _SPACED_GROUPS = re.compile(r"-?\d{1,3}(?:, \d{3}){2,}|-?\d{1,3}(?:, \d{3})*, 0\
 # A list may well hold 2 and 5; nobody lists 0 first.
 _DECIMAL_COMMA = re.compile(r"-?0,\d+")
 _RANGE = re.compile(r"\d+(?: (?:to|\\text\{ ?to ?\}) \d+)+")
+# , n \in \mathbb{Z}, which says what n is as everyone takes it
+_QUALIFIED = re.compile(
+    r"(.*\S),? *(?:\(|\\text\{ *(?:for|where|with)[a-z ]*\}|for|where|with)? *"
+    r"[a-z] *(?:\\in *\\mathbb *\{?[ZN]\}?\)?|\\text\{ *is an integer\}|is an integer)"
+)
 _WORD_TO = re.compile(r"\s*(?:to|\\text\{ ?to ?\})\s*")
 _HOURS = re.compile(r"(\d+) ?h (\d+) ?m(?:in)?")
 _LETTER_UNIT = re.compile(r"(-?[\d.,/]+) ([mgshL])")
@@ -117,6 +122,9 @@ def _as_times(a: Reading, b: Reading) -> bool | None:
     ours, theirs = read_clock(a.text), read_clock(b.text)
     if ours is not None and theirs is not None:
         return ours.same(theirs)
+    for clock, told, other in ((ours, a, b), (theirs, b, a)):
+        if clock is not None and ":" in told.text and isinstance(other.form, Scalar):
+            return False  # 9:03 is no 3, though 9:3 is
     dates = read_date(a.text), read_date(b.text)
     return dates[0] == dates[1] if None not in dates else None
 
@@ -130,6 +138,9 @@ def _reread(a: Reading, b: Reading) -> bool:
         texts.append(a.text.replace(", ", ","))
     if _DECIMAL_COMMA.fullmatch(a.text):
         texts.append(a.text.replace(",", "."))
+    qualified = _QUALIFIED.fullmatch(a.text)
+    if qualified:
+        texts.append(qualified[1].rstrip(", "))
     if _RANGE.fullmatch(a.text):
         texts.append(_WORD_TO.sub(":", a.text))
     hours = _HOURS.fullmatch(a.text)

@@ -5,8 +5,7 @@ as an inequality. Not forgiven: another value, another order, another bracket, a
 construction (the two are put in one order first), not transitive (5 cm is 5, 5 is 5 m).
 """
 
-from services.core.equivalence import numeric
-from services.core.equivalence.amounts import amounts_agree, is_vector, plain
+from services.core.equivalence.amounts import amounts_agree, is_vector, quotient_agrees
 from services.core.equivalence.forms import (
     Bag,
     Equation,
@@ -23,7 +22,6 @@ from services.core.equivalence.forms import (
 )
 from services.core.equivalence.intervals import RealSet
 from services.core.equivalence.lexer import Unreadable
-from services.core.equivalence.matrices import name_of
 from services.core.equivalence.relations import infinite, interval_of, name_key
 from services.core.equivalence.spellings import gist, number_in_words
 from services.core.equivalence.tree import Node, numerator
@@ -84,8 +82,7 @@ def _of_two_kinds(a: Form, b: Form) -> bool:
 def _number_and_shape(a: Scalar, b: Form) -> bool:
     match b:
         case Ratio(parts=(above, below)):
-            quotient = numeric.divide(plain(above), plain(below))
-            return a.unit is None and name_of(quotient) == name_of(a.value())
+            return a.unit is None and quotient_agrees(a, above, below)
         case Ordered():
             return is_vector(a, b)
     return False
@@ -190,5 +187,5 @@ def _in_words(words: str, other: Form) -> bool:
             if words == "infinite":
                 return infinite(other.node) > 0
             found = number_in_words(words)
-            return found is not None and name_of(other.value()) == str(found)
+            return found is not None and other.names == (str(found),)
     return False
