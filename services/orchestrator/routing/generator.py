@@ -26,7 +26,7 @@ class ReplicatedGenerator:
     async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
         request = _seeded(request)
         missing = dict.fromkeys(request.sample_indices)
-        tries, tokens = Tries(self._fleet, request.problem), 0
+        tries, tokens, prompts = Tries(self._fleet, request.problem), 0, 0
         while True:
             wanted = _only(request, list(missing))
             replica = tries.next(_tokens(wanted))
@@ -34,12 +34,13 @@ class ReplicatedGenerator:
                 async with aclosing(self._sample(replica, wanted)) as events:
                     async for event in events:
                         if isinstance(event, GenerateDone):
-                            yield _summed(event, tokens)
+                            yield _summed(event, prompts, tokens)
                             return
                         if event.index not in missing:
                             raise UpstreamContract("the generator repeated or invented a sample")
                         del missing[event.index]
                         tokens += event.tokens
+                        prompts += event.prompt_tokens
                         yield event
                 raise UpstreamContract("the generator ended without its last event")
             except E2HError as error:
@@ -87,9 +88,10 @@ def _only(request: GenerateRequest, indices: list[int]) -> GenerateRequest:
     return request.model_copy(update={"n": len(indices), "indices": indices})
 
 
-def _summed(done: GenerateDone, completion_tokens: int) -> GenerateDone:
-    """The end of the last try, with the tokens of what all tries delivered."""
-    usage = GenerationUsage(prompt_tokens=done.usage.prompt_tokens, completion_tokens=completion_tokens)
+def _summed(done: GenerateDone, prompt_tokens: int, completion_tokens: int) -> GenerateDone:
+    """The end of the last try, with the tokens of what all tries read and delivered."""
+    prompts = max(prompt_tokens, done.usage.prompt_tokens)
+    usage = GenerationUsage(prompt_tokens=prompts, completion_tokens=completion_tokens)
     return done.model_copy(update={"usage": usage})
 
 
