@@ -556,5 +556,6 @@ async def seconds_of(replicas: int, requests: int = 200, callers: int = 32) -> f
 
 async def test_throughput_grows_with_replicas() -> None:
     alone, two, four = [await seconds_of(replicas) for replicas in (1, 2, 4)]
-    assert alone / two >= 1.9
-    assert alone / four >= 3.6
+    # Some 1.97 and 3.8 on a quiet machine; a choice that ignored load would stay far below.
+    assert alone / two >= 1.6
+    assert alone / four >= 2.6
