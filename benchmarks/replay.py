@@ -9,7 +9,7 @@ import heapq
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 
-from services.core.aggregation import Aggregation, aggregate, first_error
+from services.core.aggregation import first_error
 from services.core.contracts import (
     Aggregates,
     Completion,
@@ -125,7 +125,7 @@ class ReplayVerifier:
             index=index,
             steps=[StepScore(score=p) for p in raw.steps],
             outcome=raw.outcome,
-            aggregate=Aggregates(**{how.value: aggregate(raw.steps, raw.outcome, how) for how in Aggregation}),
+            aggregate=Aggregates.of(raw.steps, raw.outcome),
             first_error=first_error(raw.steps),
             tokens=0,
             cached=True,

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from services.core.aggregation import Aggregation, aggregate, first_error
+from services.core.aggregation import Aggregation, first_error
 from services.core.contracts import (
     Aggregates,
     Completion,
@@ -159,7 +159,7 @@ class FakeVerifier:
             index=index,
             steps=[StepScore(score=p) for p in shown],
             outcome=outcome,
-            aggregate=Aggregates(**{how.value: aggregate(shown, outcome, how) for how in Aggregation}),
+            aggregate=Aggregates.of(shown, outcome),
             first_error=first_error(shown),
             tokens=TOKENS_OF_A_SOLUTION,
             cached=False,

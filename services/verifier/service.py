@@ -6,7 +6,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from services.core.aggregation import Aggregation, aggregate, first_error, is_probability
+from services.core.aggregation import first_error, is_probability
 from services.core.contracts import (
     Aggregates,
     ItemError,
@@ -158,7 +158,7 @@ def _scored(place: int, encoded: Encoded, scores: KnownScores, cached: bool) -> 
         index=place,
         steps=[StepScore(score=p) for p in steps],
         outcome=outcome,
-        aggregate=Aggregates(**{how.value: aggregate(steps, outcome, how) for how in Aggregation}),
+        aggregate=Aggregates.of(steps, outcome),
         first_error=first_error(steps),
         tokens=len(encoded.ids),
         cached=cached,
@@ -172,7 +172,7 @@ def _failed(place: int, error: E2HError, encoded: Encoded | None = None) -> Solu
         index=place,
         steps=[],
         outcome=None,
-        aggregate=Aggregates(prod=None, min=None, mean=None, last=None, outcome=None),
+        aggregate=Aggregates.of([], None),
         first_error=None,
         tokens=len(encoded.ids) if encoded else 0,
         cached=False,

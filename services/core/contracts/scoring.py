@@ -1,11 +1,12 @@
 """The verifier's contract: `POST /v1/score`, `GET /v1/models`. Pure."""
 
+from collections.abc import Sequence
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from services.core.aggregation import Aggregation
+from services.core.aggregation import Aggregation, aggregate
 from services.core.contracts.base import MAX_SOLUTIONS, MAX_STEPS, ModelInfo, NonBlank, Probability, Problem, Wire
 
 VerifierKind = Literal["prm", "orm", "oprm"]
@@ -46,6 +47,11 @@ class Aggregates(Wire):
     mean: float | None
     last: float | None
     outcome: float | None
+
+    @classmethod
+    def of(cls, steps: Sequence[float], outcome: float | None) -> Self:
+        """Those of a solution with these step scores and this outcome."""
+        return cls(**{how.value: aggregate(steps, outcome, how) for how in Aggregation})
 
 
 class ItemError(Wire):
