@@ -67,11 +67,10 @@ class PrefixCache:
         self._clock += 1
         if self.max_bytes == 0:
             return [Match((), 0)] * len(keys)
-        # First what must be computed again is dropped, then all look: sequences that share a prefix agree about it.
+        # First what must be computed again is dropped and nodes are split, then all look: sequences that share a prefix
+        # agree about it, and no node of a match is split any more.
         for key, wanted in zip(keys, rows, strict=True):
             self._drop_unread(key, wanted)
-        for key in keys:
-            self._descend(key)  # splits
         return [self._descend(key) for key in keys]
 
     def make_room(self, nbytes: int) -> int:
