@@ -10,7 +10,6 @@ from services.verifier.batching import Waiting, take_batch
 from services.verifier.loading import load_reward_model
 from services.verifier.model import RawScores
 from services.verifier.settings import VerifierSettings
-from services.verifier.trie import key_of
 
 
 class Trie:
@@ -39,7 +38,7 @@ class Trie:
         return Scored(values, computed, clock.seconds, clock.busy)
 
     def _level(self, level: Level) -> list[RawScores]:
-        waiting = {place: Waiting(key_of(encoded.ids), "", math.inf) for place, encoded in enumerate(level)}
+        waiting = {place: Waiting(encoded.key, "", math.inf) for place, encoded in enumerate(level)}
         found: dict[int, RawScores] = {}
         while waiting:
             places = list(waiting)

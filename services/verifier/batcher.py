@@ -19,7 +19,6 @@ from services.verifier.device import Device, Ran, Throughput
 from services.verifier.families.base import Encoded
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RawScores, RewardModel
-from services.verifier.trie import key_of
 
 _log = structlog.get_logger("e2h.verifier")
 # One batch runs and one full batch waits behind it, so that the device never waits for the event loop.
@@ -135,7 +134,7 @@ class Batcher:
         now = time.monotonic()
         # Half of a budget: what becomes urgent at its deadline only is never urgent in time.
         due = now + min(_PATIENCE_S[priority], (deadline - now) / 2)
-        waiting = Waiting(key_of(encoded.ids), group, due, background=priority == "batch")
+        waiting = Waiting(encoded.key, group, due, background=priority == "batch")
         return _Item(encoded, waiting, deadline, asyncio.get_running_loop().create_future())
 
     def _count_queue(self, change: int) -> None:

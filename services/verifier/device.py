@@ -12,7 +12,6 @@ from services.verifier.engine import DeviceOutOfMemory
 from services.verifier.families.base import Encoded
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.model import RawScores, RewardModel
-from services.verifier.trie import key_of
 
 _log = structlog.get_logger("e2h.verifier")
 # Below it a batch is no batch any more; a device that cannot hold so many tokens fails item by item.
@@ -74,7 +73,7 @@ class Device:
     def _lower(self, failed: Sequence[Encoded]) -> None:
         tokens = TrieTokens()
         for encoded in failed:
-            tokens.add(key_of(encoded.ids))
+            tokens.add(encoded.key)
         lower = max(_LEAST_BATCH_TOKENS, tokens.total // 2)
         if lower < self.max_batch_tokens:
             self.max_batch_tokens = lower

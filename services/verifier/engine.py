@@ -66,7 +66,7 @@ class TrieEngine:
         raise DeviceOutOfMemory  # here, where the failed pass's tensors are no longer held by its traceback
 
     def _score(self, batch: Sequence[Encoded]) -> list[RowScores]:
-        keys = [key_of(encoded.ids) for encoded in batch]
+        keys = [encoded.key for encoded in batch]
         matches = self._cache.match(keys, [encoded.rows for encoded in batch])
         packed = pack(keys, [match.tokens for match in matches])
         read = self._forward(batch, keys, matches, packed) if packed.rows else {}

@@ -1,13 +1,14 @@
 """What a reward-model family is: input ids with known read-out rows, and the meaning of the head's values. No torch."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import VerifierKind
 from services.core.errors import InvalidRequest, ModelLoadError
 from services.runtime.tokens import PlainEncoder
+from services.verifier.trie import key_of
 
 RESERVED_TOKEN_FLAG = "reserved_token_in_input"  # noqa: S105 - a token of a vocabulary
 
@@ -17,13 +18,18 @@ class Encoded:
     """One solution ready for the model.
 
     `step_rows[k]` is the row (position in `ids`) at which the score of step k is read, `outcome_row` that of the
-    whole solution; both are known by construction. Empty and None where the kind has no such score.
+    whole solution; both are known by construction. Empty and None where the kind has no such score. `key` is that of
+    `ids` in a trie, made once, where the solution is encoded.
     """
 
     ids: tuple[int, ...]
     step_rows: tuple[int, ...]
     outcome_row: int | None
     flags: tuple[str, ...] = ()
+    key: bytes = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "key", key_of(self.ids))
 
     @property
     def rows(self) -> tuple[int, ...]:
