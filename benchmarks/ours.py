@@ -1,12 +1,11 @@
 """Our verifier as one of the methods: loaded and called as the service does it."""
 
-import math
 from pathlib import Path
 
 from benchmarks.clock import Clock
 from benchmarks.methods import Scored, Values
 from benchmarks.workload import Level, Problem
-from services.verifier.batching import Waiting, take_batch
+from services.verifier.batching import batches_of
 from services.verifier.loading import load_reward_model
 from services.verifier.model import RawScores
 from services.verifier.settings import VerifierSettings
@@ -38,13 +37,7 @@ class Trie:
         return Scored(values, computed, clock.seconds, clock.busy)
 
     def _level(self, level: Level) -> list[RawScores]:
-        waiting = {place: Waiting(encoded.key, "", math.inf) for place, encoded in enumerate(level)}
         found: dict[int, RawScores] = {}
-        while waiting:
-            places = list(waiting)
-            taken = take_batch(list(waiting.values()), 0.0, self._budget, self._budget)
-            batch = [places[at] for at in taken]
+        for batch in batches_of([encoded.key for encoded in level], self._budget):
             found.update(zip(batch, self._model.score([level[place] for place in batch]), strict=True))
-            for place in batch:
-                del waiting[place]
         return [found[place] for place in range(len(level))]

@@ -1,5 +1,6 @@
 """Which waiting solutions go in the next forward pass. Pure: no clock, no queue, no torch."""
 
+import math
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -42,6 +43,18 @@ def take_batch(waiting: Sequence[Waiting], now: float, budget: int, background_b
         tokens.add(waiting[place].key)
         taken.append(place)
     return taken
+
+
+def batches_of(keys: Sequence[bytes], budget: int) -> list[list[int]]:
+    """The places of all of these solutions of one problem, in the batches that `take_batch` forms in turn."""
+    waiting = {place: Waiting(key, "", math.inf) for place, key in enumerate(keys)}
+    batches = []
+    while waiting:
+        places = list(waiting)
+        batches.append([places[at] for at in take_batch(list(waiting.values()), 0.0, budget, budget)])
+        for place in batches[-1]:
+            del waiting[place]
+    return batches
 
 
 def _ranked(waiting: Sequence[Waiting], now: float) -> list[int]:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from services.verifier.batching import TrieTokens, Waiting, take_batch
+from services.verifier.batching import TrieTokens, Waiting, batches_of, take_batch
 from services.verifier.trie import key_of
 
 NOW = 1000.0
@@ -60,6 +60,14 @@ def test_everything_goes_in_the_end_and_nothing_twice(items: list[Waiting], budg
         rounds += 1
     assert gone == total
     assert rounds <= total
+
+
+@given(waiting, budgets)
+def test_all_go_once_in_batches_that_fit(items: list[Waiting], budget: int) -> None:
+    keys = [one.key for one in items]
+    batches = batches_of(keys, budget)
+    assert sorted(place for batch in batches for place in batch) == list(range(len(keys)))
+    assert all(len(batch) == 1 or tokens_of([items[place] for place in batch]) <= budget for batch in batches)
 
 
 @given(waiting)

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from services.core.steps import split_steps
+from services.verifier.batching import batches_of
 from services.verifier.families.base import Encoded
 from services.verifier.loading import load_reward_model
 from services.verifier.model import RawScores, RewardModel
 from services.verifier.settings import VerifierSettings
 
-BATCH_TOKENS = 8192  # padded tokens of one forward pass: about 0.2 GiB of activations
+BATCH_TOKENS = 8192  # distinct tokens of one forward pass: about 0.2 GiB of activations
 
 
 class Scorer:
@@ -22,13 +23,13 @@ class Scorer:
 
     def score(self, question: str, texts: Sequence[str]) -> list[RawScores]:
         """The scores of several solutions of one question, in order; a text without a step scores nothing."""
-        encoded = [self._encode(question, text) for text in texts]
-        order = sorted((i for i, e in enumerate(encoded) if e is not None), key=lambda i: len(_ids(encoded[i])))
+        encoded = {place: found for place, text in enumerate(texts) if (found := self._encode(question, text))}
+        places = list(encoded)
         scores = [RawScores((), None)] * len(texts)
-        for batch in _batches(order, encoded):
-            found = self.model.score([e for e in (encoded[i] for i in batch) if e is not None])
-            for i, raw in zip(batch, found, strict=True):
-                scores[i] = raw
+        for batch in batches_of([encoded[place].key for place in places], BATCH_TOKENS):
+            chosen = [places[at] for at in batch]
+            for place, raw in zip(chosen, self.model.score([encoded[one] for one in chosen]), strict=True):
+                scores[place] = raw
         return scores
 
     def _encode(self, question: str, text: str) -> Encoded | None:
@@ -36,19 +37,3 @@ class Scorer:
         if not steps or steps[0].startswith("# Answer"):
             return None
         return self.model.family.encode(question, steps)
-
-
-def _ids(encoded: Encoded | None) -> tuple[int, ...]:
-    return () if encoded is None else encoded.ids
-
-
-def _batches(order: Sequence[int], encoded: Sequence[Encoded | None]) -> list[list[int]]:
-    """Neighbours in length together, at most ``BATCH_TOKENS`` padded tokens each."""
-    batches: list[list[int]] = []
-    for i in order:
-        width = len(_ids(encoded[i]))
-        if batches and (len(batches[-1]) + 1) * width <= BATCH_TOKENS:
-            batches[-1].append(i)
-        else:
-            batches.append([i])
-    return batches
