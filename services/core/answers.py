@@ -110,9 +110,14 @@ def _said(text: str) -> str | None:
         if display:
             return undress(_content(display)) or None
         found = _in_line(text, saying.end())
-        if found and not _NO_ANSWER.match(found):
+        if found and not _NO_ANSWER.match(found) and not _announces(found):
             return found if saying["sign"] == "is" else _told(found)
     return None
+
+
+def _announces(line: str) -> bool:
+    """Whether the line ends in a saying: a heading under a heading promises an answer once more and is none."""
+    return any(saying.end() == len(line) for saying in _SAYS.finditer(line))
 
 
 def _told(sentence: str) -> str:
