@@ -22,6 +22,16 @@ from services.core.contracts.base import (
     Wire,
 )
 from services.core.contracts.chat import ChatRequest
+from services.core.contracts.evaluation import (
+    EASY_LEVELS,
+    HARD_LEVELS,
+    MAX_ITEMS,
+    DatasetSource,
+    EvaluationPlan,
+    EvaluationProblem,
+    Manifest,
+    ServedVerifier,
+)
 from services.core.contracts.generation import (
     Completion,
     FinishReason,
@@ -76,6 +86,9 @@ from services.core.contracts.solving import (
 )
 
 __all__ = [
+    "EASY_LEVELS",
+    "HARD_LEVELS",
+    "MAX_ITEMS",
     "MAX_NEW_TOKENS",
     "MAX_PAIRS",
     "MAX_SAMPLES",
@@ -88,9 +101,12 @@ __all__ = [
     "CandidateEvent",
     "ChatRequest",
     "Completion",
+    "DatasetSource",
     "EarlyStopChoice",
     "ErrorBody",
     "ErrorEnvelope",
+    "EvaluationPlan",
+    "EvaluationProblem",
     "FinishReason",
     "GenerateDone",
     "GenerateRequest",
@@ -102,6 +118,7 @@ __all__ = [
     "GradeResponse",
     "GradeResult",
     "ItemError",
+    "Manifest",
     "Message",
     "ModelInfo",
     "ModelPair",
@@ -120,6 +137,7 @@ __all__ = [
     "ScoreTimings",
     "ScoreUsage",
     "ScoredStep",
+    "ServedVerifier",
     "SolutionInput",
     "SolutionScore",
     "SolveCandidate",
