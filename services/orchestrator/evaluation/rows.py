@@ -55,6 +55,8 @@ def _problem(line: int, row: Any, columns: Columns, place: int) -> EvaluationPro
     problem = values["problem"]
     if not isinstance(problem, str):
         raise _fault(line, "has no problem: a column `problem` or `question`, or one that is mapped to it")
+    if not all(_is_unicode(value) for value in values.values()):
+        raise _fault(line, "holds a lone surrogate", code="invalid_unicode")
     try:
         return EvaluationProblem(
             id=str(place) if values["id"] is None else str(values["id"]),
@@ -102,6 +104,14 @@ def _level(line: int, value: Any) -> int | None:
     if match is None:
         raise _fault(line, "has a level that is not 1 to 5")
     return int(match.group(1))
+
+
+def _is_unicode(value: Any) -> bool:
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _fault(line: int, what: str, code: str = "invalid_body") -> InvalidRequest:
