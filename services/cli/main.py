@@ -207,6 +207,43 @@ def evaluate(
 
 
 @app.command()
+def report(
+    results: Annotated[str, typer.Argument(metavar="DIR|URL", help="Where an evaluation keeps its samples.")],
+    out: Annotated[
+        str | None, typer.Option(metavar="DIR|URL", help="Where the report goes.  [default: beside the samples]")
+    ] = None,
+    draws: Annotated[
+        int, typer.Option(min=1, max=100_000, help="Random subsets of a problem's samples, where they are many.")
+    ] = 200,
+    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Of the draws and the intervals.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Vote again over stored samples: accuracies with intervals, verifier quality, plots. Loads no model."""
+    from services.cli.report import run_report
+
+    raise typer.Exit(run_report(results, out, draws, seed, as_json))
+
+
+@app.command()
+def process_bench(
+    file: Annotated[
+        str, typer.Argument(metavar="FILE", help="JSONL or Parquet with problem, steps, label; perhaps split.")
+    ],
+    verifier: VerifierModel = None,
+    url: Url = None,
+    threshold: Annotated[float, typer.Option(min=0.0, max=1.0, help="A step that scores lower is an error.")] = 0.5,
+    tune_on: Annotated[
+        str | None, typer.Option(metavar="SPLIT", help="Choose the threshold by F1 on this split instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """How well does the verifier find the first error of labelled solutions? (ProcessBench)"""
+    from services.cli.process_bench import run_process_bench
+
+    raise typer.Exit(run_process_bench(file, verifier, url, threshold, tune_on, as_json))
+
+
+@app.command()
 def doctor(
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,
