@@ -11,7 +11,7 @@ from services.orchestrator.evaluation.store import ResultsStore
 from services.orchestrator.evaluation.tables import main_groups, percent, shown_curves
 
 
-def run_report(results: str, out: str | None, draws: int, seed: int, as_json: bool) -> int:
+def run_report(results: str, out: str | None = None, draws: int = 200, seed: int = 0, as_json: bool = False) -> int:
     """Build, write and tell. Returns the exit code."""
     with told_faults():
         report = build_report(ResultsStore(results), draws=draws, seed=seed)
