@@ -30,8 +30,8 @@ class Gate:
     path: Path
     generator: FakeGenerator
 
-    def key(self, *scopes: Scope, **options: Any) -> str:
-        key, record = new_key("acme", scopes, **options)
+    def key(self, *scopes: Scope, tenant: str = "acme", **options: Any) -> str:
+        key, record = new_key(tenant, scopes, **options)
         change_keys(self.path, lambda present: (*present, record))
         return key
 
