@@ -22,6 +22,7 @@ from services.runtime.bodies import add_schemas, json_response
 from services.runtime.faults import error_response, log_cause
 from services.runtime.idempotency import IdempotentAnswers
 from services.runtime.intake import BodyLimits
+from services.runtime.lag import LoopLag
 from services.runtime.limits import RateLimiter, RateLimits
 from services.runtime.metrics import HttpMetrics, exposition
 from services.runtime.middleware import RequestContext
@@ -79,10 +80,13 @@ def build_app(
     """
     limiter = RateLimiter(settings, registry)
     idempotency = IdempotentAnswers(settings, registry)
+    lag = LoopLag(registry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(lag.watch())
         yield
+        watching.cancel()
         await asyncio.gather(limiter.close(), idempotency.close())
 
     app = FastAPI(title=title, version=__version__, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
