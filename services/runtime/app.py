@@ -117,7 +117,8 @@ def _add_layers(
     app.add_middleware(RateLimits, limiter=limiter, default=settings.rate_limit)
     lifecycle.optional = [*lifecycle.optional, limiter.ready]
     if app.state.keys is not None:
-        app.add_middleware(Authentication, ring=app.state.keys, registry=registry)
+        failures = settings.auth_failure_rate
+        app.add_middleware(Authentication, ring=app.state.keys, registry=registry, failure_rate=failures)
         lifecycle.optional = [*lifecycle.optional, app.state.keys.ready]
     app.add_middleware(RequestContext, metrics=HttpMetrics(registry), draining=lambda: lifecycle.phase == "draining")
 

@@ -49,6 +49,11 @@ class RuntimeSettings(BaseSettings):
         default=None,
         description="File of `e2h keys`. With it every request but probes and docs needs a key; changes hold at once.",
     )
+    auth_failure_rate: Rate = Field(
+        default="60/minute",
+        description="Requests of one address without a valid key that are told so (401); beyond it they get 429. A "
+        "valid key is never held up by others'.",
+    )
     insecure: bool = Field(
         default=False,
         description="Listen beyond loopback without keys: whoever reaches the port may use it.",
