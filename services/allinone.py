@@ -5,6 +5,7 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest
+from services.generator.admission import BoundedGenerator
 from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
@@ -34,7 +35,8 @@ class AllInOne:
         self.cache = build_score_cache(verifier, self.registry)
         self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry), self.cache)
         self.grader = GradingPool(load_settings(GradingSettings), GradingMetrics(self.registry))
-        self.solver = Solver(self.generator, self.verifier, self.grader, SolveMetrics(self.registry))
+        self.bounded = BoundedGenerator(self.generator, generator.max_queue_tokens, self.registry)
+        self.solver = Solver(self.bounded, self.verifier, self.grader, SolveMetrics(self.registry))
 
     async def start(self) -> None:
         """Load both models, the small one first, so that a broken one is told in seconds. Raises `ModelLoadError`."""
@@ -59,7 +61,7 @@ class AllInOne:
                 grade_router(self.grader),
                 scoring_router(self.verifier),
                 rerank_router(self.verifier),
-                generate_router(self.generator),
+                generate_router(self.bounded),
             ],
             bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest],
             lifecycle=lifecycle,

@@ -17,6 +17,7 @@
     ├── ModelNotFound                   404   model_not_found            no
     ├── NotFound                        404   not_found                  no
     ├── MethodNotAllowed                405   method_not_allowed         no
+    ├── IdempotencyMismatch             422   idempotency_mismatch       no
     ├── Overloaded                      429   overloaded                 yes
     ├── RateLimited                     429   rate_limited               yes
     ├── NotReady                        503   not_ready                  yes
@@ -161,6 +162,13 @@ class MethodNotAllowed(E2HError):
     code = "method_not_allowed"
 
 
+class IdempotencyMismatch(E2HError):
+    """The `Idempotency-Key` came before, with another body."""
+
+    status = 422
+    code = "idempotency_mismatch"
+
+
 class Overloaded(E2HError):
     """Our own queue is full; the work was refused before it began."""
 
@@ -253,6 +261,7 @@ _BY_CODE: dict[str, type[E2HError]] = {
         ModelNotFound,
         NotFound,
         MethodNotAllowed,
+        IdempotencyMismatch,
         Overloaded,
         RateLimited,
         NotReady,

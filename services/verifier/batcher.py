@@ -79,6 +79,7 @@ class Batcher:
         self._failures = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="e2h-verifier-device")
         self._loop: asyncio.Task[None] | None = None
+        metrics.queue_age.set_function(self._age)
 
     def start(self) -> None:
         """Begin to run batches in the running event loop."""
@@ -136,6 +137,9 @@ class Batcher:
         due = now + min(_PATIENCE_S[priority], (deadline - now) / 2)
         waiting = Waiting(encoded.key, group, due, background=priority == "batch")
         return _Item(encoded, waiting, deadline, asyncio.get_running_loop().create_future())
+
+    def _age(self) -> float:
+        return max((time.monotonic() - item.since for item in self._items if not item.answer.done()), default=0.0)
 
     def _count_queue(self, change: int) -> None:
         self._queued_tokens += change
