@@ -8,6 +8,7 @@ import typer
 from services import __version__
 from services.cli import keys as key_commands
 from services.cli import verifier as verifier_commands
+from services.cli.bench import commands as bench_commands
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
 from services.core.equivalence import Mode
@@ -25,6 +26,7 @@ app = typer.Typer(
 
 app.add_typer(verifier_commands.app)
 app.add_typer(key_commands.app)
+app.add_typer(bench_commands.app)
 
 GeneratorModel = Annotated[
     str | None,

@@ -22,7 +22,7 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         response = httpx2.post(
             url.rstrip("/") + path,
             content=body.model_dump_json(),
-            headers=_headers(),
+            headers=headers(),
             timeout=_TIMEOUT,
         )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
@@ -36,6 +36,7 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         raise UpstreamContract("the server there does not speak e2h's API") from error
 
 
-def _headers() -> dict[str, str]:
-    headers, key = {"content-type": "application/json"}, os.environ.get(API_KEY_VARIABLE, "").strip()
-    return {**headers, "authorization": f"Bearer {key}"} if key else headers
+def headers() -> dict[str, str]:
+    """What every request carries: JSON, and the key of `E2H_API_KEY`."""
+    found, key = {"content-type": "application/json"}, os.environ.get(API_KEY_VARIABLE, "").strip()
+    return {**found, "authorization": f"Bearer {key}"} if key else found
