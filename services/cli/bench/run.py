@@ -23,8 +23,8 @@ from services.cli.bench.server import demo_environment, demo_server
 from services.cli.bench.summary import Phase, summarise
 from services.cli.faults import told_faults
 
-# A sweep begins at this share of the closed loop's peak, where nobody waits, and rises by thirds of an octave. It ends at
-# twice the peak, or later: where the peak was taken too low, so many rates beyond the knee, or at the most.
+# A sweep begins at this share of the closed loop's peak, where nobody waits, and rises by thirds of an octave. It ends
+# at twice the peak, or later: where the peak was taken too low, so many rates beyond the knee, or at the most.
 _LOWEST, _STEPS_AN_OCTAVE = 0.25, 3
 _ENOUGH, _BEYOND, _MOST = 2.0, 3, 8.0
 _ROUNDING = 1.001
