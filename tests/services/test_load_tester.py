@@ -1,4 +1,4 @@
-"""The load tester's pure parts: schedules, percentiles and their intervals, the knee, comparisons, workloads, reports."""
+"""The load tester's pure parts: schedules, percentiles, the knee, comparisons, workloads, reports."""
 
 import json
 from collections.abc import Sequence

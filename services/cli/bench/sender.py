@@ -69,8 +69,7 @@ async def open_loop(due: Iterator[tuple[bytes, float]], exchange: Exchange, cloc
     async with asyncio.TaskGroup() as group:
         tasks: list[asyncio.Task[Sample]] = []
         for body, moment in due:
-            # Also when it is overdue: answers that have come are read between two sends, not after the last.
-            await asyncio.sleep(max(0.0, moment - clock()))
+            await _until(moment, clock)
             tasks.append(group.create_task(_one(exchange, body, moment)))
     return [task.result() for task in tasks]
 
@@ -85,11 +84,19 @@ async def closed_loop(
         while clock() < duration_s:
             samples.append(await exchange(next(bodies), clock()))
 
-    await asyncio.sleep(max(0.0, -clock()))
+    await _until(0.0, clock)
     async with asyncio.TaskGroup() as group:
         for _ in range(callers):
             group.create_task(call())
     return sorted(samples, key=lambda sample: sample.due)
+
+
+async def _until(moment: float, clock: Callable[[], float]) -> None:
+    """At least one turn of the event loop, so that answers are read although all is overdue; never early, as a timer of
+    whole milliseconds may be."""
+    await asyncio.sleep(max(0.0, moment - clock()))
+    while clock() < moment:  # noqa: ASYNC110 - it waits for a moment, not for an event
+        await asyncio.sleep(moment - clock())
 
 
 async def _one(exchange: Exchange, body: bytes, moment: float) -> Sample:
