@@ -3,7 +3,7 @@
     pip install locust
     locust -f deploy/load/locustfile.py --headless --users 32 --spawn-rate 8 --run-time 60s --host http://localhost:8102
 
-Environment: `WORKLOAD` (a JSONL file), `SOLUTIONS` of each request (8), `E2H_API_KEY`. locust's users wait for an answer
+Environment: `WORKLOAD` (a JSONL file), `SOLUTIONS` of each request (8), `E2H_API_KEY`. Users wait for an answer
 before they ask again: a closed loop, which does not see what a pause costs those who come during it
 (docs/decisions/0013).
 """

@@ -17,6 +17,9 @@ from services.cli.bench.client import Client
 from services.cli.bench.plan import OpenLoop, Plan, Sample, encode_samples
 from services.cli.bench.workload import MakeBody
 
+# A caller who was refused and asks again at once keeps the service busy with refusing.
+_REFUSED_PAUSE_S = 0.1
+
 Exchange = Callable[[bytes, float], Awaitable[Sample]]
 
 
@@ -77,12 +80,14 @@ async def open_loop(due: Iterator[tuple[bytes, float]], exchange: Exchange, cloc
 async def closed_loop(
     bodies: Iterator[bytes], callers: int, duration_s: float, exchange: Exchange, clock: Callable[[], float]
 ) -> list[Sample]:
-    """So many callers, each of whom sends when the last answer has come, until the time is over."""
+    """So many callers until the time is over, each of whom sends when the last answer has come, a moment later if refused."""
     samples: list[Sample] = []
 
     async def call() -> None:
         while clock() < duration_s:
             samples.append(await exchange(next(bodies), clock()))
+            if not samples[-1].answered:
+                await asyncio.sleep(_REFUSED_PAUSE_S)
 
     await _until(0.0, clock)
     async with asyncio.TaskGroup() as group:
