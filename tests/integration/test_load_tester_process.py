@@ -190,6 +190,22 @@ def test_a_sweep_of_a_server_that_cannot_be_overloaded_ends_without_a_knee_beyon
     assert "Knee" in done.stdout
 
 
+def test_bench_solve_asks_for_solutions_and_says_where_the_time_went(all_in_one: Process, tmp_path: Path) -> None:
+    out = tmp_path / "r.json"
+    done = bench(
+        "solve", "--url", all_in_one.url, "--rate", "1", "--duration", "3", "--n", "2", "--strategy", "best_of_n",
+        "--arrivals", "constant", "--timeout", "120", "--json", str(out), "--plot", str(tmp_path / "r.png"),
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    report = read_report(out)
+    (phase,) = report.phases
+    assert phase.statuses == {"200": 3}
+    assert set(phase.parts) == {"generate", "verify", "vote", "rest"}
+    assert phase.parts["generate"] > 0
+    assert phase.tokens_a_second > 0
+    assert (report.settings["n"], report.settings["strategy"]) == (2, "best_of_n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "code", "told"),
     [

@@ -10,7 +10,7 @@ import pytest
 
 from services.cli.bench.compare import compare, differing_settings, ratio_of
 from services.cli.bench.knee import find_knee
-from services.cli.bench.latency import QUANTILES, Estimate, curve, name_of, percentiles, share
+from services.cli.bench.latency import QUANTILES, Array, Estimate, curve, name_of, percentiles, share
 from services.cli.bench.plan import (
     TIMEOUT,
     TRANSPORT,
@@ -128,7 +128,7 @@ def test_neighbours_that_resemble_each_other_widen_the_interval() -> None:
     paused[800:1000] = np.linspace(2000, 10, 200)
     scattered = np.random.default_rng(0).permutation(paused)
 
-    def width(values: np.ndarray[Any, np.dtype[np.float64]]) -> float:
+    def width(values: Array) -> float:
         p99 = percentiles(values)["p99"]
         assert p99.low is not None
         assert p99.high is not None

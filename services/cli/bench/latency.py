@@ -7,13 +7,14 @@ draws promises far more than the run can keep (Künsch 1989; Efron and Tibshiran
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from services.core.contracts.base import Wire
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 Statistic = Callable[[Array], Array]
 
 QUANTILES = (0.5, 0.9, 0.99, 0.999, 1.0)
