@@ -80,7 +80,7 @@ async def open_loop(due: Iterator[tuple[bytes, float]], exchange: Exchange, cloc
 async def closed_loop(
     bodies: Iterator[bytes], callers: int, duration_s: float, exchange: Exchange, clock: Callable[[], float]
 ) -> list[Sample]:
-    """So many callers until the time is over, who each send when the last answer has come, a moment later if refused."""
+    """So many callers until the time is over, who each send when the last answer came, a moment later if refused."""
     samples: list[Sample] = []
 
     async def call() -> None:
