@@ -9,6 +9,7 @@ from services import __version__
 from services.cli import evaluation as evaluation_commands
 from services.cli import keys as key_commands
 from services.cli import verifier as verifier_commands
+from services.cli.bench import commands as bench_commands
 from services.cli.options import AsJson, GeneratorModel, Url, VerifierModel
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
@@ -28,6 +29,7 @@ app = typer.Typer(
 app.add_typer(verifier_commands.app)
 app.add_typer(key_commands.app)
 app.add_typer(evaluation_commands.app)  # without a name of its own: its commands stand beside these
+app.add_typer(bench_commands.app)
 
 
 def _version(wanted: bool) -> None:

@@ -20,7 +20,8 @@ _PROBE = "import json, sys; import {module}; print(json.dumps(sorted(m for m in 
         ("services.verifier.recall", {"torch", "redis", "transformers", "fastapi"}),
         ("services.verifier.__main__", {"vllm", "openai"}),
         ("services.generator.__main__", {"vllm", "torch"}),
-        ("services.cli.main", {"torch", "vllm", "transformers", "tokenizers", "fastapi"}),
+        ("services.cli.main", {"torch", "vllm", "transformers", "tokenizers", "fastapi", "numpy", "matplotlib"}),
+        ("services.cli.bench.sender", {"torch", "transformers", "fastapi", "numpy", "matplotlib", "rich"}),
     ],
 )
 def test_a_process_loads_only_what_it_needs(module: str, never: set[str]) -> None:
