@@ -81,7 +81,7 @@ async def _here(model: str | None) -> AsyncIterator[Verifier]:
 def _show(console: Console, quality: ProcessQuality) -> None:
     table = Table(title="First errors", title_justify="left", title_style="bold")
     table.add_column("split")
-    for name in ("solutions", "erroneous", "unscored", "accuracy, erroneous", "accuracy, correct", "F1", "step AUROC"):
+    for name in ("solutions", "with error", "unscored", "error found", "none found", "F1", "step AUROC"):
         table.add_column(name, justify="right")
     for split in quality.splits:
         counts = (split.solutions, split.erroneous, split.unscored)
