@@ -23,7 +23,7 @@ from services.cli.bench.senders import measure
 from services.cli.bench.summary import summarise
 from services.cli.bench.workload import default_workload
 from services.core.errors import InternalError
-from tests.integration.processes import ROOT, Process, free_port, running
+from tests.integration.processes import ROOT, Process, free_port, running, service
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
@@ -146,6 +146,24 @@ def test_a_sender_that_cannot_start_is_told() -> None:
     broken = broken.model_copy(update={"load": ScoreLoad(workload="none.jsonl", solutions=1, fresh=None)})
     with pytest.raises(InternalError, match="ended with code 1"):
         measure(broken)
+
+
+def test_a_verifier_with_a_bound_on_the_wait_refuses_and_keeps_its_word_to_those_it_lets_in(tmp_path: Path) -> None:
+    """Three times what it can do: with the bound some are refused, and the others wait far less than without it."""
+
+    def overloaded(name: str, **environment: str) -> list[Sample]:
+        with service("verifier", tmp_path / name, E2H_VERIFIER_THREADS="1", **environment) as verifier:
+            load = ScoreLoad(workload=str(default_workload()), solutions=8, fresh="7")
+            made = plan(verifier.url, ClosedLoop(callers=2), 2.0).model_copy(update={"load": load, "timeout_s": 60.0})
+            able = summarise("peak", made, measure(made), SLO_S).throughput.value
+            more = {"loop": constant(3 * able), "duration_s": 6.0, "first": 10**6}
+            return measure(made.model_copy(update=more))
+
+    bounded = overloaded("bounded.log", E2H_VERIFIER_MAX_QUEUE_WAIT_S="0.3")
+    unbounded = overloaded("unbounded.log")
+    assert {s.status for s in unbounded} == {"200"}
+    assert {s.status for s in bounded} == {"200", "429"}
+    assert p(bounded, 0.9) < p(unbounded, 0.9) / 2
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
