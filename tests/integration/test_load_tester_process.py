@@ -20,7 +20,7 @@ from services.cli.bench.plan import ClosedLoop, OpenLoop, Plan, Sample, ScoreLoa
 from services.cli.bench.report import read_report
 from services.cli.bench.schedule import Arrivals
 from services.cli.bench.senders import measure
-from services.cli.bench.summary import summarise
+from services.cli.bench.summary import Phase, summarise
 from services.cli.bench.workload import default_workload
 from services.core.errors import InternalError
 from tests.integration.processes import ROOT, Process, free_port, running
@@ -146,6 +146,30 @@ def test_a_sender_that_cannot_start_is_told() -> None:
     broken = broken.model_copy(update={"load": ScoreLoad(workload="none.jsonl", solutions=1, fresh=None)})
     with pytest.raises(InternalError, match="ended with code 1"):
         measure(broken)
+
+
+def test_a_verifier_with_a_bound_on_the_wait_keeps_its_goodput_past_its_capacity(tmp_path: Path) -> None:
+    """Three times what the device can do, whose speed is known: the bound is what keeps the answers in time."""
+
+    def overloaded(name: str, **environment: str) -> tuple[Phase, Phase]:
+        port = free_port()
+        arguments = ["-m", "tests.integration.timed_verifier", "0.01", "6000"]
+        with running(arguments, tmp_path / name, port, E2H_VERIFIER_PORT=str(port), **environment) as verifier:
+            load = ScoreLoad(workload=str(default_workload()), solutions=8, fresh="7")
+            able = plan(verifier.url, ClosedLoop(callers=4), 3.0).model_copy(update={"load": load, "timeout_s": 60.0})
+            peak = summarise("peak", able, measure(able), SLO_S)
+            loop = constant(3 * peak.throughput.value)
+            more = able.model_copy(update={"loop": loop, "duration_s": 8.0, "first": 10**6})
+            return peak, summarise("more", more, measure(more), SLO_S)
+
+    peak, bounded = overloaded("bounded.log", E2H_VERIFIER_MAX_QUEUE_WAIT_S="0.4")
+    _, unbounded = overloaded("unbounded.log")
+    assert set(unbounded.statuses) == {"200"}
+    assert set(bounded.statuses) == {"200", "429"}
+    # 90 % on a machine of one's own (docs/decisions/0013); others take time from the event loop.
+    assert bounded.goodput.value >= 0.7 * peak.throughput.value
+    assert unbounded.goodput.value < 0.5 * bounded.goodput.value
+    assert bounded.latency["p90"].value < unbounded.latency["p90"].value / 2
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
