@@ -44,10 +44,10 @@ def _head(report: Report) -> list[str]:
         lines += ["", f"**Unfinished: {report.complete} of {report.problems} problems have all their samples.**"]
     if report.graded < report.complete:
         lines += ["", f"{report.complete - report.graded} problems have no gold answer and are left out."]
+    without = f"{report.unanswered} have no answer" + (f" and {report.unscored} no score" if verifier else "")
     lines += [
         "",
-        f"Of {report.samples} samples {report.unanswered} have no answer and {report.unscored} no score. Accuracies in "
-        f"%, [95 % bootstrap intervals over problems].",
+        f"Of {report.samples} samples {without}. Accuracies in %, [95 % bootstrap intervals over problems].",
     ]
     return lines
 
