@@ -58,7 +58,7 @@ def _accuracies(group: Group) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(sizes)
     for curve in group.curves:
         cells = "".join(f" {percent(point.accuracy)} |" for point in curve.points)
-        yield f"| {_name(curve)} | {curve.score or ''} |{cells}"
+        yield f"| {curve.label if curve.score is None else curve.strategy} | {curve.score or ''} |{cells}"
     yield ""
     yield "Expected tokens of a problem, sampled / verified (each distinct text once):"
     yield ""
@@ -66,10 +66,6 @@ def _accuracies(group: Group) -> Iterator[str]:
     yield "|" + "---|" * len(sizes)
     dearest = max(group.curves, key=lambda curve: curve.points[-1].verifier_tokens)
     yield "|" + "".join(f" {p.generator_tokens:.0f} / {p.verifier_tokens:.0f} |" for p in dearest.points)
-
-
-def _name(curve: Curve) -> str:
-    return "pass@k (oracle)" if curve.strategy == "pass" else curve.strategy
 
 
 def _differences(group: Group, report: Report) -> Iterator[str]:
@@ -152,7 +148,7 @@ def percent(value: Estimate, *, sign: bool = False) -> str:
 
 
 def _interval(value: Estimate, scale: float, digits: int, *, sign: bool = False) -> str:
-    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+    form = f"{{:{'+' if sign else ''}z.{digits}f}}"
     mean = form.format(scale * value.mean)
     if value.low is None or value.high is None:
         return mean
