@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,7 +40,8 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=200)
     options = parser.parse_args()
     os.sched_setaffinity(0, cores_for(1, "cpu"))
-    machine = {**describe("cpu"), "load_before": load()}
+    libraries = {name: metadata.version(name) for name in ("numpy", "scipy", "pyarrow")}
+    machine = {**describe("cpu"), "libraries": libraries, "load_before": load()}
     with tempfile.TemporaryDirectory() as place:
         store = made_up(place, options.problems, options.n)
         report = {"date": date.today().isoformat(), "machine": machine, **vars(options), **timed(store, options.draws)}

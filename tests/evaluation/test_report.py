@@ -33,7 +33,7 @@ def test_a_report_holds_every_rule_at_every_k_for_every_group(tmp_path: Path) ->
         hows = ("prod", "min", "mean", "last", "outcome")
         scored = [f"{rule} ({how})" for rule in ("weighted", "best_of_n") for how in hows]
         own = ["weighted (likelihood)", "weighted (likelihood_per_token)"]
-        assert labels == ["pass", "majority", *scored, *own]
+        assert labels == ["pass@k (oracle)", "majority", *scored, *own]
         for curve in group.curves:
             assert [point.k for point in curve.points] == [1, 2, 4, 8]
             assert all(0 <= point.accuracy.mean <= 1 for point in curve.points)
@@ -95,7 +95,7 @@ def test_other_data_sets_are_reported_without_a_warning(tmp_path: Path, levels: 
 def test_without_a_verifier_majority_is_held_to_the_oracle_and_to_likelihood(tmp_path: Path) -> None:
     report = build_report(made_up_store(str(tmp_path), LEVELS, verifier=None))
     assert [curve.label for curve in report.groups[0].curves] == [
-        "pass",
+        "pass@k (oracle)",
         "majority",
         "weighted (likelihood)",
         "weighted (likelihood_per_token)",

@@ -25,7 +25,7 @@ def test_the_demo_verifier_finds_errors_here_as_on_a_server(
     for mine, its in zip(here.splits, there.splits, strict=True):
         assert mine.step_auroc == pytest.approx(its.step_auroc, abs=1e-3)
         assert mine.unscored == its.unscored == 0
-    # Better than chance, which locates no more than one error in as many steps as there are.
+    # Better than chance: 0.5, and for F1 at most one error located in as many steps as a solution has.
     assert here.splits[0].step_auroc is not None
     assert here.splits[0].step_auroc > 0.6
     assert here.mean_f1 is not None

@@ -56,7 +56,8 @@ class Curve(Wire):
 
     @property
     def label(self) -> str:
-        return self.strategy if self.score is None else f"{self.strategy} ({self.score})"
+        name = "pass@k (oracle)" if self.strategy == "pass" else str(self.strategy)
+        return name if self.score is None else f"{name} ({self.score})"
 
 
 class Difference(Wire):

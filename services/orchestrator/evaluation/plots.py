@@ -107,18 +107,15 @@ def _reliability(panel: Axes, group: Group, report: Report) -> None:
     colours = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")
     for quality, colour, marker in zip(group.quality, colours, "osD^v", strict=False):
         wide = quality.score == default
-        panel.plot(
-            [found.mean_score for found in quality.bins],
-            [found.right for found in quality.bins],
-            color=colour,
-            marker=marker,
-            markersize=4,
-            linewidth=2.2 if wide else 1,
-            label=f"{quality.score} (default)" if wide else quality.score,
-        )
+        across, up = [found.mean_score for found in quality.bins], [found.right for found in quality.bins]
+        panel.plot(across, up, color=colour, linewidth=1.8 if wide else 0.7)
+        # A bin of a few samples says little: its mark is small.
+        sizes = [6 + 150 * found.samples / quality.samples for found in quality.bins]
+        name = f"{quality.score} (default)" if wide else quality.score
+        panel.scatter(across, up, s=sizes, color=colour, marker=marker, label=name)
     panel.set_xlim(-0.02, 1.02)
     panel.set_ylim(-0.02, 1.02)
-    panel.set_xlabel("mean score of the bin")
+    panel.set_xlabel("mean score of the bin (mark: its share of samples)")
     panel.set_ylabel("share of right answers")
 
 
@@ -134,7 +131,7 @@ def _line(panel: Axes, curve: Curve, across: Sequence[float], values: Sequence[E
         marker=style.marker,
         markersize=4,
         linewidth=1.6,
-        label="pass@k (oracle)" if curve.strategy == "pass" else curve.label,
+        label=curve.label,
     )
     bands = [
         (100 * value.low, 100 * value.high) for value in values if value.low is not None and value.high is not None

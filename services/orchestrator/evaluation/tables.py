@@ -44,10 +44,10 @@ def _head(report: Report) -> list[str]:
         lines += ["", f"**Unfinished: {report.complete} of {report.problems} problems have all their samples.**"]
     if report.graded < report.complete:
         lines += ["", f"{report.complete - report.graded} problems have no gold answer and are left out."]
+    without = f"{report.unanswered} have no answer" + (f" and {report.unscored} no score" if verifier else "")
     lines += [
         "",
-        f"Of {report.samples} samples {report.unanswered} have no answer and {report.unscored} no score. Accuracies in "
-        f"%, [95 % bootstrap intervals over problems].",
+        f"Of {report.samples} samples {without}. Accuracies in %, [95 % bootstrap intervals over problems].",
     ]
     return lines
 
@@ -58,7 +58,7 @@ def _accuracies(group: Group) -> Iterator[str]:
     yield "|---|---|" + "---|" * len(sizes)
     for curve in group.curves:
         cells = "".join(f" {percent(point.accuracy)} |" for point in curve.points)
-        yield f"| {_name(curve)} | {curve.score or ''} |{cells}"
+        yield f"| {curve.label if curve.score is None else curve.strategy} | {curve.score or ''} |{cells}"
     yield ""
     yield "Expected tokens of a problem, sampled / verified (each distinct text once):"
     yield ""
@@ -66,10 +66,6 @@ def _accuracies(group: Group) -> Iterator[str]:
     yield "|" + "---|" * len(sizes)
     dearest = max(group.curves, key=lambda curve: curve.points[-1].verifier_tokens)
     yield "|" + "".join(f" {p.generator_tokens:.0f} / {p.verifier_tokens:.0f} |" for p in dearest.points)
-
-
-def _name(curve: Curve) -> str:
-    return "pass@k (oracle)" if curve.strategy == "pass" else curve.strategy
 
 
 def _differences(group: Group, report: Report) -> Iterator[str]:
@@ -152,7 +148,7 @@ def percent(value: Estimate, *, sign: bool = False) -> str:
 
 
 def _interval(value: Estimate, scale: float, digits: int, *, sign: bool = False) -> str:
-    form = f"{{:{'+' if sign else ''}.{digits}f}}"
+    form = f"{{:{'+' if sign else ''}z.{digits}f}}"
     mean = form.format(scale * value.mean)
     if value.low is None or value.high is None:
         return mean
