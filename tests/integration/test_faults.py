@@ -375,8 +375,8 @@ def test_14_a_caller_who_leaves_a_verifier_empties_its_queue(
 def test_15_17_a_request_that_is_sent_again_is_executed_once_even_by_another_process(
     tmp_path: Path, verifiers: tuple[Process, Process]
 ) -> None:
-    keyed = {"headers": {"idempotency-key": "k"}}
-    other = {"headers": {"idempotency-key": "another"}}
+    keyed: dict[str, Any] = {"headers": {"idempotency-key": "k"}}
+    other: dict[str, Any] = {"headers": {"idempotency-key": "another"}}
     with (
         redis_server(server_binaries()["valkey"], tmp_path) as store,
         engine("generator", tmp_path / "0.log", speed=SLOW) as generator,

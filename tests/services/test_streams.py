@@ -5,7 +5,6 @@ import json
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import httpx2
@@ -155,9 +154,9 @@ async def three_services() -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         far = await stack.enter_async_context(served(generator_app(generator)))
         judge = await stack.enter_async_context(served(verifier_app(verifier)))
-        client = partial(upstream, connect_timeout_s=2.0, read_timeout_s=30.0)
-        near: Generator = HttpGenerator(client("generator", far.url))
-        scorer: Verifier = HttpVerifier(client("verifier", judge.url))
+        options: dict[str, Any] = {"connect_timeout_s": 2.0, "read_timeout_s": 30.0}
+        near: Generator = HttpGenerator(upstream("generator", far.url, **options))
+        scorer: Verifier = HttpVerifier(upstream("verifier", judge.url, **options))
         stack.push_async_callback(near.close)  # type: ignore[attr-defined]
         stack.push_async_callback(scorer.close)  # type: ignore[attr-defined]
         address = await stack.enter_async_context(served(all_in_one_app(near, scorer)))
