@@ -207,6 +207,18 @@ def evaluate(
 
 
 @app.command()
+def worker(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of /ready and /metrics.  [default: 8103; 0: any]")
+    ] = None,
+) -> None:
+    """Run the items of evaluation jobs (E2H_JOBS_*), against the engines that the orchestrator's settings name."""
+    from services.cli.worker import run_worker
+
+    raise typer.Exit(run_worker(port))
+
+
+@app.command()
 def doctor(
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,

@@ -1,12 +1,11 @@
 """What a schema cannot check of a job's request: where data sets may be read, ids, keys. Knows no redis."""
 
-from collections.abc import Sequence
-
-from services.core.contracts import DatasetSource, EvaluationProblem
+from services.core.contracts import DatasetSource
 from services.core.errors import InvalidEventId, InvalidRequest
+from services.orchestrator.evaluation.sources import BUILT_IN, LAB
 from services.orchestrator.jobs.settings import JobSettings
 
-BUILT_IN = frozenset({"math500", "gsm8k", "lab"})
+_BY_NAME = (*BUILT_IN, LAB)
 _MAX_KEY_CHARS = 255
 _MAX_EVENT_ID_DIGITS = 20
 
@@ -25,22 +24,13 @@ def allowed(source: DatasetSource, settings: JobSettings) -> DatasetSource:
         if not path.is_relative_to(root) or not path.is_file():
             raise refused
         return source.model_copy(update={"path": str(path)})
-    if source.name is not None and source.name not in BUILT_IN and not settings.hub_datasets:
+    if source.name is not None and source.name not in _BY_NAME and not settings.hub_datasets:
         raise InvalidRequest(
-            f"this server reads {', '.join(sorted(BUILT_IN))} by name, and no data sets of the hub",
+            f"this server reads {', '.join(_BY_NAME)} by name, and no data sets of the hub",
             param="dataset.name",
             code="dataset_not_allowed",
         )
     return source
-
-
-def refuse_repeated(problems: Sequence[EvaluationProblem]) -> None:
-    """Raises `InvalidRequest` for an id that stands twice: seeds come from it, and both would be sampled alike."""
-    seen: set[str] = set()
-    for number, problem in enumerate(problems, 1):
-        if problem.id in seen:
-            raise InvalidRequest(f"problem {number} has the id of an earlier one", param="dataset", code="duplicate_id")
-        seen.add(problem.id)
 
 
 def check_key(key: str | None) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import secrets
 from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
 
 from services.core.contracts import (
     ENDED,
@@ -31,9 +32,9 @@ from services.core.errors import (
 )
 from services.core.ports import Generator, Verifier
 from services.orchestrator.evaluation.items import digest_of, items_a_problem
-from services.orchestrator.evaluation.sources import load_problems
+from services.orchestrator.evaluation.sources import load_problems, shown_name
 from services.orchestrator.evaluation.store import ResultsStore, SampledProblem
-from services.orchestrator.jobs.checks import allowed, check_key, checked_event_id, event_order, refuse_repeated
+from services.orchestrator.jobs.checks import allowed, check_key, checked_event_id, event_order
 from services.orchestrator.jobs.fields import NewJob
 from services.orchestrator.jobs.results import discard, no_room, place_of
 from services.orchestrator.jobs.settings import JobSettings
@@ -47,10 +48,14 @@ _POLL_S = 0.5
 class Jobs:
     """The jobs of all tenants, as one orchestrator takes and shows them."""
 
-    def __init__(self, settings: JobSettings, generator: Generator, verifier: Verifier) -> None:
+    def __init__(
+        self, settings: JobSettings, generator: Generator, verifier: Verifier, copies: Path | None = None
+    ) -> None:
+        """`copies` is a directory with built-in data sets, which are then not asked of the hub."""
         self._settings = settings
         self._generator = generator
         self._verifier = verifier
+        self._copies = copies
         self._store: JobStore | None = None
         if settings.redis_url is not None:
             self._store = JobStore(connect(settings.redis_url, timeout_s=settings.redis_timeout_s), settings)
@@ -152,8 +157,7 @@ class Jobs:
 
     async def _new(self, request: JobRequest, tenant: str) -> NewJob:
         """A job whose problems are at the results place."""
-        problems = await asyncio.to_thread(load_problems, allowed(request.dataset, self._settings))
-        refuse_repeated(problems)
+        problems = await asyncio.to_thread(load_problems, allowed(request.dataset, self._settings), self._copies)
         plan = request.plan
         items = items_a_problem(plan) * len(problems)
         if items > self._settings.max_items:
@@ -171,9 +175,8 @@ class Jobs:
 
     async def _manifest(self, request: JobRequest, problems: Sequence[EvaluationProblem]) -> Manifest:
         generator, verifier = await asyncio.gather(self._generator.info(), self._verifier.info())
-        source = request.dataset
         return Manifest(
-            dataset=source.name or ("file" if source.path else "items"),
+            dataset=shown_name(request.dataset),
             digest=digest_of(problems),
             problems=len(problems),
             plan=request.plan,
