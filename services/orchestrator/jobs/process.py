@@ -18,7 +18,6 @@ from services.runtime.app import Lifecycle, build_app
 from services.runtime.serving import Service
 from services.runtime.settings import RuntimeSettings, load_settings
 
-
 Check = Callable[[], Awaitable[str | None]]
 
 
@@ -65,9 +64,7 @@ def worker_service(
 ) -> Service:
     """A worker with pages for probes and metrics. `close` ends what its ports use, after it has stopped."""
     lifecycle = Lifecycle(checks=[parts.grader.ready, parts.worker.ready], optional=optional)
-    app = build_app(
-        title="e2h worker", routers=[], bodies=[], lifecycle=lifecycle, registry=registry, settings=runtime
-    )
+    app = build_app(title="e2h worker", routers=[], bodies=[], lifecycle=lifecycle, registry=registry, settings=runtime)
 
     async def stop() -> None:
         await parts.stop()

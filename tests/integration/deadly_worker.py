@@ -1,0 +1,48 @@
+"""A worker of jobs that a problem with the word poison ends at once, for tests of what ends its workers.
+
+python -m tests.integration.deadly_worker PORT
+"""
+
+import os
+from collections.abc import AsyncGenerator
+
+from prometheus_client import CollectorRegistry
+
+from services.core.contracts import Completion, GenerateDone, GenerateRequest, ModelInfo
+from services.core.ports import Generator
+from services.orchestrator.jobs.process import WorkerParts, worker_service
+from services.orchestrator.jobs.settings import JobSettings
+from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.upstreams import Upstreams
+from services.runtime.logs import configure_logging
+from services.runtime.serving import run
+from services.runtime.settings import RuntimeSettings, load_settings
+
+
+class Deadly:
+    """A `Generator` before another."""
+
+    def __init__(self, inner: Generator) -> None:
+        self._inner = inner
+
+    async def info(self) -> ModelInfo:
+        return await self._inner.info()
+
+    async def ready(self) -> str | None:
+        return await self._inner.ready()
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
+        if "poison" in request.problem:
+            os._exit(9)
+        async for event in self._inner.generate(request):
+            yield event
+
+
+def run_deadly_worker(port: int) -> int:
+    """`e2h worker`, with the poison."""
+    runtime = load_settings(RuntimeSettings)
+    configure_logging(runtime)
+    registry = CollectorRegistry()
+    upstreams = Upstreams(load_settings(OrchestratorSettings), registry)
+    parts = WorkerParts(load_settings(JobSettings), Deadly(upstreams.generator), upstreams.verifier, registry)
+    return run(worker_service(parts, [], upstreams.close, registry, runtime), port, runtime)
