@@ -17,6 +17,7 @@ from redis import Redis
 from tests.integration.processes import ROOT, Process, free_port, running
 from tests.stores import RedisServer, redis_server, server_binaries
 
+HELD_AT_ONCE = 3  # items of one worker
 ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 # A shared core may be slow; what is waited for takes seconds on an idle one.
 WITHIN_S = 90.0
@@ -43,16 +44,21 @@ def problems(count: int, **special: str) -> list[dict[str, Any]]:
 class Worker:
     """A worker process that the nursery forked."""
 
-    def __init__(self, nursery: "Nursery", port: int, log: Path, kind: str) -> None:
+    def __init__(self, nursery: "Nursery", port: int, log: Path, kind: str, environment: Mapping[str, str]) -> None:
         self.url = f"http://127.0.0.1:{port}"
         self._nursery = nursery
         self._log = log
-        self.pid = int(nursery.ask(f"start {port} {log} {kind}"))
+        given = " ".join(f"{name}={value}" for name, value in environment.items())
+        self.pid = int(nursery.ask(f"start {port} {log} {kind} {given}"))
         self.code: int | None = None
 
     @property
+    def serving(self) -> bool:
+        return self.living and '"event": "serving"' in self.output
+
+    @property
     def output(self) -> str:
-        return self._log.read_text(errors="replace")
+        return self._log.read_text(errors="replace") if self._log.exists() else ""
 
     @property
     def living(self) -> bool:
@@ -115,10 +121,10 @@ class JobStack:
     workers: list[Worker] = field(default_factory=list)
     started: int = 0
 
-    def worker(self, kind: str = "sound") -> Worker:
+    def worker(self, kind: str = "sound", **environment: str) -> Worker:
         """Start one more, without waiting for it."""
         self.started += 1
-        worker = Worker(self.nursery, free_port(), self.directory / f"worker-{self.started}.log", kind)
+        worker = Worker(self.nursery, free_port(), self.directory / f"worker-{self.started}.log", kind, environment)
         self.workers.append(worker)
         return worker
 
@@ -150,6 +156,16 @@ class JobStack:
     def table(self, job: str) -> bytes:
         return (self.directory / "results" / job / "samples.parquet").read_bytes()
 
+    def held(self, job: str) -> dict[str, str]:
+        """Item to token, of the items that some worker holds."""
+        with self.client() as client:
+            return {k.decode(): v.decode() for k, v in client.hgetall(f"e2h:jobs:job:{job}:tokens").items()}
+
+    def committed(self, job: str) -> dict[str, str]:
+        """Item to token, of the items that are done."""
+        with self.client() as client:
+            return {k.decode(): v.decode() for k, v in client.hgetall(f"e2h:jobs:job:{job}:done").items()}
+
     def calls(self) -> dict[str, int]:
         found: dict[str, int] = httpx2.get(f"{self.generator_url}/v1/models/calls", timeout=30).json()
         return found
@@ -176,15 +192,17 @@ def job_stack(directory: Path, seconds: float = 0.05, **environment: str) -> Ite
         engines = subprocess.Popen(
             [sys.executable, "-m", "tests.integration.fake_engines", str(generator), str(verifier), str(seconds)],
             cwd=ROOT,
+            stdout=subprocess.DEVNULL,
         )
         opened.callback(engines.wait)
         opened.callback(engines.kill)
         environment = {
             "E2H_JOBS_REDIS_URL": redis.url,
             "E2H_JOBS_RESULTS_URL": str(directory / "results"),
-            "E2H_JOBS_LEASE_S": "1.5",
+            "E2H_JOBS_LEASE_S": "2",
             "E2H_JOBS_SWEEP_S": "0.2",
             "E2H_JOBS_STOP_S": "5",
+            "E2H_JOBS_CONCURRENCY": str(HELD_AT_ONCE),
             "E2H_GRADING_WORKERS": "1",
             "E2H_ORCHESTRATOR_GENERATOR_URL": f"http://127.0.0.1:{generator}",
             "E2H_ORCHESTRATOR_VERIFIER_URL": f"http://127.0.0.1:{verifier}",

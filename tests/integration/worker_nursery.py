@@ -1,7 +1,7 @@
 """Forks workers of jobs, which are ready in no time because everything is imported: tests kill many of them.
 
-A command a line on standard input, an answer a line on standard output: `start PORT LOG deadly|sound` answers the
-process id; `wait PID` its exit code, negative for a signal; `poll PID` the same, or `alive`.
+A command a line on standard input, an answer a line on standard output: `start PORT LOG deadly|sound NAME=VALUE...`
+answers the process id; `wait PID` its exit code, negative for a signal; `poll PID` the same, or `alive`.
 """
 
 import os
@@ -11,7 +11,7 @@ from services.cli.worker import run_worker
 from tests.integration.deadly_worker import run_deadly_worker
 
 
-def _start(port: int, log: str, kind: str) -> int:
+def _start(port: int, log: str, kind: str, environment: list[str]) -> int:
     child = os.fork()
     if child:
         return child
@@ -20,6 +20,7 @@ def _start(port: int, log: str, kind: str) -> int:
         sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for descriptor in (1, 2):
             os.dup2(sink, descriptor)
+        os.environ.update({name: value for name, _, value in (pair.partition("=") for pair in environment)})
         code = run_deadly_worker(port) if kind == "deadly" else run_worker(port)
     finally:
         sys.stdout.flush()
@@ -35,8 +36,8 @@ def _ended(pid: int, options: int) -> str:
 def main() -> None:
     while line := sys.stdin.readline():
         match line.split():
-            case ["start", port, log, kind]:
-                answer = str(_start(int(port), log, kind))
+            case ["start", port, log, kind, *environment]:
+                answer = str(_start(int(port), log, kind, environment))
             case ["wait", pid]:
                 answer = _ended(int(pid), 0)
             case ["poll", pid]:
