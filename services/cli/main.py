@@ -65,11 +65,17 @@ def up(
     ] = False,
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Take and run evaluation jobs, with a redis of its own if none is set.")
+    ] = False,
+    jobs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where jobs and their results are kept.")] = Path(
+        "out/jobs"
+    ),
 ) -> None:
     """Serve everything in one process: generator, verifier and orchestrator behind one port."""
     from services.cli.up import serve
 
-    raise typer.Exit(serve(port, host, generator, verifier, insecure=insecure))
+    raise typer.Exit(serve(port, host, generator, verifier, jobs_dir if jobs else None, insecure=insecure))
 
 
 @app.command()

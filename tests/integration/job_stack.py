@@ -121,7 +121,7 @@ class JobStack:
     workers: list[Worker] = field(default_factory=list)
     started: int = 0
 
-    def worker(self, kind: str = "sound", **environment: str) -> Worker:
+    def worker(self, kind: str = "light", **environment: str) -> Worker:
         """Start one more, without waiting for it."""
         self.started += 1
         worker = Worker(self.nursery, free_port(), self.directory / f"worker-{self.started}.log", kind, environment)

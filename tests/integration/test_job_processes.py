@@ -46,7 +46,7 @@ def degraded(stack: JobStack) -> list[str]:
 
 def test_one_worker_or_three_with_twenty_kills_make_the_same_table(stack: JobStack) -> None:
     items, before = problems(50), sum(stack.calls().values())
-    stack.worker()
+    stack.worker("whole")
     alone = stack.end_of(stack.submit(items))
     assert (alone["status"], alone["items_done"], alone["failed"]) == ("completed", 100, 0)
     assert stack.stop_workers() == [0]
@@ -142,7 +142,7 @@ def test_a_worker_that_is_told_to_stop_leaves_no_lease_behind(stack: JobStack, s
 
 
 def test_a_cancelled_job_stops_sampling(stack: JobStack) -> None:
-    job = stack.submit(problems(200))
+    job = stack.submit(problems(2000))
     worker = stack.worker()
     wait_for(lambda: stack.look(job)["items_done"] > 3)
     url = f"{stack.orchestrator.url}/v1/jobs/{job}"
@@ -156,7 +156,7 @@ def test_a_cancelled_job_stops_sampling(stack: JobStack) -> None:
 
 def test_a_redis_that_forgets_everything_costs_its_jobs_and_no_worker(stack: JobStack) -> None:
     worker = stack.worker()
-    job = stack.submit(problems(200))
+    job = stack.submit(problems(2000))
     wait_for(lambda: stack.look(job)["items_done"] > 3)
     with stack.client() as client:
         client.flushall()

@@ -1,14 +1,14 @@
 """Forks workers of jobs, which are ready in no time because everything is imported: tests kill many of them.
 
-A command a line on standard input, an answer a line on standard output: `start PORT LOG deadly|sound NAME=VALUE...`
-answers the process id; `wait PID` its exit code, negative for a signal; `poll PID` the same, or `alive`.
+A command a line on standard input, an answer a line on standard output. `start PORT LOG KIND NAME=VALUE...` (the kind is
+whole, light or deadly) answers the process id, `wait PID` its exit code, `poll PID` the same or `alive`.
 """
 
 import os
 import sys
 
 from services.cli.worker import run_worker
-from tests.integration.deadly_worker import run_deadly_worker
+from tests.integration.light_worker import run_test_worker
 
 
 def _start(port: int, log: str, kind: str, environment: list[str]) -> int:
@@ -21,7 +21,7 @@ def _start(port: int, log: str, kind: str, environment: list[str]) -> int:
         for descriptor in (1, 2):
             os.dup2(sink, descriptor)
         os.environ.update({name: value for name, _, value in (pair.partition("=") for pair in environment)})
-        code = run_deadly_worker(port) if kind == "deadly" else run_worker(port)
+        code = run_worker(port) if kind == "whole" else run_test_worker(port, deadly=kind == "deadly")
     finally:
         sys.stdout.flush()
         sys.stderr.flush()

@@ -18,6 +18,8 @@ from services.runtime import context
 
 _log = structlog.get_logger("e2h.jobs")
 
+_MODELS_CHANGED = "model_mismatch"
+
 Committed = Callable[[], Awaitable[Mapping[int, str]]]
 
 
@@ -109,18 +111,12 @@ class Executor:
         verifier = None if wanted.verifier is None else wanted.verifier.id
         served = ((await self._generator.info()).id, (await self._verifier.info()).id if verifier else None)
         if served != (wanted.generator, verifier):
-            raise ModelsChanged("other models are served than the job was submitted for")
-
-
-class ModelsChanged(InvalidRequest):
-    """The job cannot go on with these engines."""
-
-    code = "model_mismatch"
+            raise InvalidRequest("other models are served than the job was submitted for", code=_MODELS_CHANGED)
 
 
 def _judged(error: E2HError) -> Outcome:
     told = JobError(code=error.code, message=error.message)
-    if isinstance(error, ModelsChanged | NotFound):  # no item of the job can be done
+    if isinstance(error, NotFound) or error.code == _MODELS_CHANGED:  # no item of the job can be done
         return Outcome("abort", told)
     if isinstance(error, InvalidRequest):  # the same again would be refused again
         return Outcome("given_up", told)

@@ -10,13 +10,15 @@ from prometheus_client import CollectorRegistry
 
 from services.core.contracts import Completion, GenerateDone, GenerateRequest, ModelInfo
 from services.core.ports import Generator
-from services.orchestrator.jobs.process import WorkerParts, worker_service
+from services.orchestrator.jobs.process import build_worker, pages
 from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.upstreams import Upstreams
+from services.runtime.app import Lifecycle
 from services.runtime.logs import configure_logging
 from services.runtime.serving import run
 from services.runtime.settings import RuntimeSettings, load_settings
+from tests.fakes import InlineGrader
 
 
 class Deadly:
@@ -38,11 +40,18 @@ class Deadly:
             yield event
 
 
-def run_deadly_worker(port: int) -> int:
-    """`e2h worker`, with the poison."""
+def run_test_worker(port: int, *, deadly: bool) -> int:
+    """`e2h worker` without grading processes, which take most of its start; with the poison if it is `deadly`."""
     runtime = load_settings(RuntimeSettings)
     configure_logging(runtime)
     registry = CollectorRegistry()
     upstreams = Upstreams(load_settings(OrchestratorSettings), registry)
-    parts = WorkerParts(load_settings(JobSettings), Deadly(upstreams.generator), upstreams.verifier, registry)
-    return run(worker_service(parts, [], upstreams.close, registry, runtime), port, runtime)
+    generator: Generator = Deadly(upstreams.generator) if deadly else upstreams.generator
+    settings = load_settings(JobSettings)
+    worker = build_worker(settings, generator, upstreams.verifier, InlineGrader(), registry)
+
+    async def stop() -> None:
+        await worker.stop()
+        await upstreams.close()
+
+    return run(pages(Lifecycle(checks=[worker.ready]), worker.start, stop, registry, runtime), port, runtime)
