@@ -56,11 +56,17 @@ def up(
     ] = False,
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Take and run evaluation jobs, with a redis of its own if none is set.")
+    ] = False,
+    jobs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where jobs and their results are kept.")] = Path(
+        "out/jobs"
+    ),
 ) -> None:
     """Serve everything in one process: generator, verifier and orchestrator behind one port."""
     from services.cli.up import serve
 
-    raise typer.Exit(serve(port, host, generator, verifier, insecure=insecure))
+    raise typer.Exit(serve(port, host, generator, verifier, jobs_dir if jobs else None, insecure=insecure))
 
 
 @app.command()
@@ -127,6 +133,18 @@ def grade(
     from services.cli.grade import run_grade
 
     raise typer.Exit(run_grade(file, mode))
+
+
+@app.command()
+def worker(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of /ready and /metrics.  [default: 8103; 0: any]")
+    ] = None,
+) -> None:
+    """Run the items of evaluation jobs (E2H_JOBS_*), against the engines that the orchestrator's settings name."""
+    from services.cli.worker import run_worker
+
+    raise typer.Exit(run_worker(port))
 
 
 @app.command()

@@ -5,11 +5,15 @@ import sys
 
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import ChatRequest, GradeRequest
+from services.core.contracts import ChatRequest, GradeRequest, JobRequest
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
+from services.orchestrator.api.jobs import jobs_router
 from services.orchestrator.api.solve import BODIES, solve_router
+from services.orchestrator.evaluation.settings import EvaluationSettings
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
+from services.orchestrator.jobs.service import Jobs
+from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.solver import Solver
@@ -28,8 +32,10 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
     generator, verifier = upstreams.generator, upstreams.verifier
     grader = GradingPool(load_settings(GradingSettings), GradingMetrics(registry))
     solver = Solver(generator, verifier, grader, SolveMetrics(registry))
+    jobs = Jobs(load_settings(JobSettings), generator, verifier, load_settings(EvaluationSettings).data_dir)
     lifecycle = Lifecycle(
-        checks=[grader.ready, generator.ready, verifier.ready], optional=[*generator.checks(), *verifier.checks()]
+        checks=[grader.ready, generator.ready, verifier.ready],
+        optional=[*generator.checks(), *verifier.checks(), jobs.ready],
     )
     app = build_app(
         title="e2h",
@@ -40,8 +46,9 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
             grade_router(grader),
             scoring_router(verifier),
             rerank_router(verifier),
+            jobs_router(jobs),
         ],
-        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, JobRequest],
         lifecycle=lifecycle,
         registry=registry,
         settings=runtime,
@@ -52,7 +59,7 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
         await grader.start()
 
     async def stop() -> None:
-        await asyncio.gather(upstreams.close(), grader.close())
+        await asyncio.gather(upstreams.close(), grader.close(), jobs.close())
 
     return Service(app, lifecycle, start=start, stop=stop)
 
