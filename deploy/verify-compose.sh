@@ -48,8 +48,8 @@ until_true() {
 post() { curl --silent --show-error --max-time 300 -H 'content-type: application/json' "$@"; }
 ready() { curl --silent --fail --max-time 5 "$url/ready"; }
 
-# An exact little problem of the demo pair's own domain.
-problem="${PROBLEM:-Start with 8. Add 6. Double it. What is the result?}"
+# A problem of the demo pair's own domain (training.lab.problem).
+problem="${PROBLEM:-Numbers wrap around after 96. Rules: door J: add 7; door K: subtract 7; door L: subtract 9. Enter at door J with 85 and leave after door L, in alphabetical order. Which number comes out?}"
 body() {
   python3 -c '
 import json, sys
@@ -71,9 +71,17 @@ leave_out_what_is_missing() {
 }
 
 start() {
-  local service scale=()
-  for service in "${left_out[@]}"; do scale+=(--scale "$service=0"); done
-  "${compose[@]}" up --detach --wait --wait-timeout 600 "${scale[@]}" "$@"
+  local service services=()
+  for service in $("${compose[@]}" config --services); do
+    [[ " ${left_out[*]} " == *" $service "* ]] || services+=("$service")
+  done
+  "${compose[@]}" up --detach --wait --wait-timeout 600 "${services[@]}"
+}
+
+# The orchestrator is unhealthy while it has no verifier, which `up --wait` would take for a failure.
+start_verifier() {
+  "${compose[@]}" up --detach --no-deps verifier-cpu
+  until_true 180 ready
 }
 
 stack_is_hardened() {
@@ -118,7 +126,7 @@ job_loses_nothing() {
   sleep 3
   "${compose[@]}" kill verifier-cpu
   sleep 5
-  start
+  start_verifier || return 1
   until_true 300 job_ended "$job" || return 1
   status="$(curl --silent "$url/v1/jobs/$job")"
   say "job: $status"
@@ -188,9 +196,9 @@ pass "a verifier that crashes is started again, and solves go on"
 code="$(status_of_solve)"
 [[ "$code" == 503 ]] || fail "a solve without a verifier answered $code"
 pass "docker compose kill verifier: a solve is told 503"
-start || fail "not healthy after the verifier was started again"
+start_verifier || fail "not ready after the verifier was started again"
 solve || fail "no solve after the verifier was started again"
-pass "started again, the stack is healthy and solves"
+pass "started again, the stack is ready and solves"
 
 if [[ " ${left_out[*]} " == *" worker "* ]] || ! has_jobs; then
   skip "jobs: this version has no worker or no /v1/jobs"
