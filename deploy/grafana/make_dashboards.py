@@ -28,9 +28,10 @@ def rate(metric: str, by: str = "") -> str:
     return f"sum{f' by ({by})' if by else ''} (rate({metric}{_RATE}))"
 
 
-def quantile(q: float, histogram: str, by: str = "") -> str:
+def quantile(q: float, histogram: str, by: str = "", where: str = "") -> str:
     """A quantile of a histogram, over all processes."""
-    return f"histogram_quantile({q}, sum by ({'le' if not by else 'le, ' + by}) (rate({histogram}_bucket{_RATE})))"
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({labels}) (rate({histogram}_bucket{where}{_RATE})))"
 
 
 def quantiles(histogram: str) -> tuple[tuple[str, str], ...]:
@@ -62,7 +63,11 @@ SOLVING = (
         "Winner's share of the weight less the runner-up's. A fall means harder problems, or a model that got worse.",
     ),
     Panel("Samples by their part in the vote", "ops", (("{{part}}", rate("e2h_solve_candidates_total", "part")),)),
-    Panel("Samples that early stops left out", "ops", (("{{strategy}}", rate("e2h_solve_samples_saved_total", "strategy")),)),
+    Panel(
+        "Samples that early stops left out",
+        "ops",
+        (("{{strategy}}", rate("e2h_solve_samples_saved_total", "strategy")),),
+    ),
     Panel(
         "Requests by status",
         "reqps",
@@ -107,7 +112,9 @@ SOLVING = (
         (
             (
                 "disagrees",
-                ratio('e2h_solve_verifier_vs_majority_total{verdict="disagrees"}', "e2h_solve_verifier_vs_majority_total"),
+                ratio(
+                    'e2h_solve_verifier_vs_majority_total{verdict="disagrees"}', "e2h_solve_verifier_vs_majority_total"
+                ),
             ),
         ),
         "Votes that scores decided, in which the most frequent answer would have lost.",
@@ -123,7 +130,7 @@ VERIFIER = (
     Panel(
         "p99 of /v1/score",
         "s",
-        (("{{job}}", 'histogram_quantile(0.99, sum by (le, job) (rate(e2h_http_request_seconds_bucket{route="/v1/score"}[$__rate_interval])))'),),
+        (("{{job}}", quantile(0.99, "e2h_http_request_seconds", "job", '{route="/v1/score"}')),),
     ),
     Panel("Solutions by outcome", "ops", (("{{outcome}}", rate("e2h_verifier_solutions_total", "outcome")),)),
     Panel("Tokens of a batch", "short", quantiles("e2h_verifier_batch_tokens")),
@@ -158,7 +165,11 @@ VERIFIER = (
 )
 
 GENERATOR = (
-    Panel("Samples by how they ended", "ops", (("{{finish_reason}}", rate("e2h_generator_samples_total", "finish_reason")),)),
+    Panel(
+        "Samples by how they ended",
+        "ops",
+        (("{{finish_reason}}", rate("e2h_generator_samples_total", "finish_reason")),),
+    ),
     Panel("Samples in the engine, running and waiting", "short", (("{{instance}}", "e2h_generator_samples_running"),)),
     Panel("Requests in flight", "short", (("{{instance}}", 'e2h_http_inflight{job="e2h-generator"}'),)),
     Panel(
@@ -166,7 +177,9 @@ GENERATOR = (
         "ops",
         (("sampled", rate("e2h_generator_tokens_total")), ("prompts", rate("e2h_generator_prompt_tokens_total"))),
     ),
-    Panel("Tokens of a sample", "short", (("mean", ratio("e2h_generator_tokens_total", "e2h_generator_samples_total")),)),
+    Panel(
+        "Tokens of a sample", "short", (("mean", ratio("e2h_generator_tokens_total", "e2h_generator_samples_total")),)
+    ),
     Panel(
         "Samples cut at the length",
         "percentunit",
