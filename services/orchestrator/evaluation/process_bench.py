@@ -4,14 +4,9 @@ Columns `problem`, `steps`, `label` (index of the first wrong step, -1 where non
 (Zheng et al., 2024, arXiv 2412.06559; Qwen/ProcessBench); others are ignored. Reading blocks: call it from a thread.
 """
 
-import json
-from collections.abc import Iterator, Sequence
-from io import BytesIO
+from collections.abc import Sequence
 from typing import Annotated, Any, Self
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import PydanticCustomError
 
@@ -19,7 +14,8 @@ from services.core.contracts import MAX_STEPS
 from services.core.contracts.base import NonBlank, Problem, Wire
 from services.core.contracts.evaluation import MAX_ITEMS
 from services.core.contracts.scoring import VerifierKind
-from services.core.errors import InvalidRequest, NotFound, TooManyItems
+from services.core.errors import InvalidRequest, TooManyItems
+from services.orchestrator.evaluation.files import read_rows
 from services.orchestrator.evaluation.findings import rounded
 from services.orchestrator.evaluation.quality import LabelledSteps, best_threshold, first_errors, step_auroc
 from services.runtime.faults import invalid_request
@@ -80,44 +76,12 @@ def read_solutions(url: str) -> list[LabelledSolution]:
 
     Raises `NotFound`, `InvalidRequest` that names the first line (or row) that is none, `TooManyItems`.
     """
-    content = _content(url)
-    rows = _parquet_rows(content) if url.endswith(".parquet") else _json_rows(content)
-    solutions = [_checked(row, place) for place, row in rows]
+    solutions = [_checked(row, place) for place, row in read_rows(url, "file")]
     if not solutions:
         raise InvalidRequest("the file holds no solution")
     if len(solutions) > MAX_ITEMS:
         raise TooManyItems(f"the file holds more than {MAX_ITEMS} solutions")
     return solutions
-
-
-def _content(url: str) -> bytes:
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-        return bytes(fs.cat_file(path))
-    except FileNotFoundError:
-        raise NotFound("there is no such file") from None
-    except (ValueError, ImportError, OSError) as error:
-        raise InvalidRequest(f"cannot read the file: {type(error).__name__}") from None
-
-
-def _json_rows(content: bytes) -> Iterator[tuple[str, Any]]:
-    for number, line in enumerate(content.split(b"\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield f"line {number}", json.loads(line)
-        except (ValueError, RecursionError):
-            raise InvalidRequest(f"line {number} is not JSON") from None
-
-
-def _parquet_rows(content: bytes) -> Iterator[tuple[str, Any]]:
-    try:
-        table = pq.read_table(BytesIO(content))
-    except (pa.ArrowException, OSError):
-        raise InvalidRequest("the file is not Parquet") from None
-    wanted = [name for name in table.column_names if name in LabelledSolution.model_fields]
-    for number, row in enumerate(table.select(wanted).to_pylist(), start=1):
-        yield f"row {number}", row
 
 
 def _checked(row: Any, place: str) -> LabelledSolution:
