@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from services.core.contracts import (
-    ENDED,
     EvaluationProblem,
     Job,
     JobRequest,
@@ -43,6 +42,7 @@ from services.runtime.redis import connect
 
 _WITH_RESULTS = frozenset({"completed", "completed_with_errors"})
 _POLL_S = 0.5
+_READ_WITHIN_S = 120.0  # a data set of the hub is downloaded the first time
 
 
 class Jobs:
@@ -123,7 +123,7 @@ class Jobs:
             after = newest
         while True:
             # Asked before the events, so that none that comes between the two is left out.
-            ended = (await store.get(tenant, job)).status in ENDED
+            ended = await store.ended(tenant, job)
             found = await store.events(job, after)
             for event in found:
                 yield event
@@ -157,7 +157,12 @@ class Jobs:
 
     async def _new(self, request: JobRequest, tenant: str) -> NewJob:
         """A job whose problems are at the results place."""
-        problems = await asyncio.to_thread(load_problems, allowed(request.dataset, self._settings), self._copies)
+        source = allowed(request.dataset, self._settings)
+        try:
+            async with asyncio.timeout(_READ_WITHIN_S):
+                problems = await asyncio.to_thread(load_problems, source, self._copies)
+        except TimeoutError:
+            raise UpstreamUnavailable("the data set did not arrive in time") from None
         plan = request.plan
         items = items_a_problem(plan) * len(problems)
         if items > self._settings.max_items:
