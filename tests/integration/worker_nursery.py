@@ -1,7 +1,7 @@
 """Forks workers of jobs, which are ready in no time because everything is imported: tests kill many of them.
 
-A command a line on standard input, an answer a line on standard output. `start PORT LOG KIND NAME=VALUE...` (the kind
-is whole, light or deadly) answers the process id, `wait PID` its exit code, `poll PID` the same or `alive`.
+A command a line on standard input, an answer a line on standard output. `start PORT LOG KIND NAME=VALUE...`, with a
+kind of whole, light or deadly, answers the process id; `wait PID` its exit code; `poll PID` the same, or `alive`.
 """
 
 import os

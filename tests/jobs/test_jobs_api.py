@@ -1,8 +1,9 @@
 """`/v1/jobs` over a real socket and a real redis: what is taken, what is refused, who sees what, what is told."""
 
 import asyncio
+import errno
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +17,11 @@ from redis.asyncio import Redis
 from services.core.contracts import ENDED, JobRequest
 from services.core.errors import Overloaded
 from services.orchestrator.api.jobs import jobs_router
+from services.orchestrator.evaluation.items import Item
+from services.orchestrator.evaluation.samples import ScoredSample
 from services.orchestrator.jobs.execution import Executor
 from services.orchestrator.jobs.metrics import JobMetrics
-from services.orchestrator.jobs.results import Shelf
+from services.orchestrator.jobs.results import JobFiles, Shelf
 from services.orchestrator.jobs.service import Jobs
 from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.jobs.worker import JobWorker
@@ -50,10 +53,10 @@ class Desk:
         return (await self.client.get(f"/v1/jobs/{job}")).json()
 
     @asynccontextmanager
-    async def working(self) -> AsyncIterator[JobMetrics]:
+    async def working(self, shelf: Shelf | None = None) -> AsyncIterator[JobMetrics]:
         """A worker, for the length of the block."""
         metrics = JobMetrics(CollectorRegistry())
-        shelf = Shelf(self.settings.results_url or "")
+        shelf = shelf or Shelf(self.settings.results_url or "")
         executor = Executor(self.generator, self.verifier, InlineGrader(), shelf, self.settings)
         worker = JobWorker(self.settings, executor, metrics)
         await worker.start()
@@ -349,6 +352,45 @@ async def test_results_that_are_gone_end_the_job(desk: Desk) -> None:
     async with desk.working():
         ended = await desk.end_of(job)
     assert (ended["status"], ended["error"]["code"]) == ("failed", "not_found")
+
+
+class FullShelf(Shelf):
+    """A place of results where no part can be written."""
+
+    def __init__(self, url: str, fault: int) -> None:
+        super().__init__(url)
+        self._fault = fault
+
+    async def files(self, job: str) -> JobFiles:
+        found = await super().files(job)
+        return _FullFiles(found.store, found.manifest, found.problems, self._fault)
+
+
+@dataclass(frozen=True)
+class _FullFiles(JobFiles):
+    fault: int = 0
+
+    async def write(self, item: Item, samples: Sequence[ScoredSample], token: str) -> None:
+        raise OSError(self.fault, "no")
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "code"),
+    [
+        pytest.param(errno.ENOSPC, "failed", "storage_full", id="22 a full place ends the job"),
+        pytest.param(errno.EIO, "completed_with_errors", "storage", id="a fault that may pass is tried again, thrice"),
+    ],
+)
+async def test_a_place_of_results_that_fails(desk: Desk, fault: int, status: str, code: str) -> None:
+    job = (await desk.submit()).json()["id"]
+    async with desk.working(FullShelf(desk.settings.results_url or "", fault)):
+        ended = await desk.end_of(job)
+    assert ended["status"] == status
+    told = ended["errors"] or [ended["error"]]
+    assert {error["code"] for error in told} == {code}
+    again = (await desk.submit()).json()["id"]
+    async with desk.working():
+        assert (await desk.end_of(again))["status"] == "completed"
 
 
 async def test_a_job_is_cancelled_once(desk: Desk) -> None:

@@ -1,6 +1,7 @@
 """What a report says: `report.json`. Pure. No NaN: what there is not is null. Nothing tells when or where it was made,
 so that equal samples give equal bytes."""
 
+from collections.abc import Collection
 from typing import Literal, Self
 
 from services.core.contracts import SolveSampling
@@ -104,6 +105,13 @@ class Group(Wire):
     differences: list[Difference]
     quality: list[ScoreQuality]
 
+    def of(self, strategies: Collection[Strategy]) -> Self:
+        """The same with the curves of these strategies alone, beside pass@k, and the differences between them."""
+        curves = [curve for curve in self.curves if curve.strategy == "pass" or curve.strategy in strategies]
+        labels = {curve.label for curve in curves}
+        differences = [d for d in self.differences if {d.rule, d.minus} <= labels]
+        return self.model_copy(update={"curves": curves, "differences": differences})
+
     def curve(self, strategy: str, score: str | None = None) -> Curve | None:
         """The curve of a rule, if it is there."""
         return next((c for c in self.curves if (c.strategy, c.score) == (strategy, score)), None)
@@ -134,6 +142,10 @@ class Report(Wire):
     confidence: float
     resamples: int
     groups: list[Group]
+
+    def of(self, strategies: Collection[Strategy]) -> Self:
+        """The report on these strategies alone."""
+        return self.model_copy(update={"groups": [group.of(strategies) for group in self.groups]})
 
     def group(self, name: str) -> Group | None:
         """The group of that name, if it is there."""

@@ -8,7 +8,7 @@ from services.core.contracts import EvaluationPlan, Job, JobError, JobProgress
 from services.core.voting import Strategy
 from services.orchestrator.evaluation.items import items_a_problem
 
-_VERSION = "1"
+VERSION = "1"  # of the fields; what another one wrote is not read
 _ERRORS_SHOWN = 20
 
 
@@ -26,7 +26,7 @@ class NewJob:
 def fields_of(job: NewJob, keep_ms: int) -> dict[str, str | int]:
     """The hash of a job that was just submitted; redis adds when."""
     return {
-        "v": _VERSION,
+        "v": VERSION,
         "id": job.id,
         "tenant": job.tenant,
         "status": "queued",

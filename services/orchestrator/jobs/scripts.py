@@ -33,7 +33,8 @@ local function end_job(status, fault)
 end
 local function give_up(item, fault)
   if item == 'finish' then return end_job('failed', fault) end
-  redis.call('HSET', k .. ':dead', item, fault)
+  -- A thousand say what is wrong; more would only take room.
+  if redis.call('HLEN', k .. ':dead') < 1000 then redis.call('HSET', k .. ':dead', item, fault) end
   redis.call('HINCRBY', k, 'failed', 1)
   redis.call('HDEL', k .. ':attempts', item)
   tell()
@@ -143,8 +144,9 @@ return 'ok'
 """
 )
 
-# ARGV: item, token, how (done, put_off, failed, given_up, given_back, abort), fault, milliseconds to wait, deliveries,
-# retries. Returns what became of it: done, retried, waiting, given_up, ended; lost or fenced when nothing was changed.
+# ARGV: item, token, how (done, put_off, failed, given_up, given_back, abort), fault, milliseconds to wait (doubled each
+# time that an item is put off), deliveries, retries, the longest wait. Returns what became of it: done, retried,
+# waiting, given_up, ended; lost or fenced when nothing was changed.
 # A script that settles runs in a full redis too: it takes less than it frees.
 SETTLE = (
     "#!lua flags=allow-oom\n"
@@ -169,12 +171,15 @@ end
 local over = how == 'given_up'
 if how == 'failed' then over = tonumber(redis.call('HGET', k .. ':attempts', item) or 0) >= tonumber(ARGV[6]) end
 if how == 'put_off' or how == 'given_back' then redis.call('HINCRBY', k .. ':attempts', item, -1) end
+local wait = tonumber(ARGV[5])
 if how == 'put_off' then
   redis.call('HINCRBY', k, 'retried', 1)
-  over = redis.call('HINCRBY', k .. ':retries', item, 1) > tonumber(ARGV[7])
+  local times = redis.call('HINCRBY', k .. ':retries', item, 1)
+  over = times > tonumber(ARGV[7])
+  wait = wait * 2 ^ math.min(times - 1, 10)
 end
 if over then give_up(item, fault); return 'given_up' end
-wait_until(item, now() + ARGV[5])
+wait_until(item, now() + math.floor(math.min(wait, tonumber(ARGV[8]))))
 return how == 'put_off' and 'retried' or 'waiting'
 """
 )

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
 
 from services.core.contracts import (
-    ENDED,
     EvaluationProblem,
     Job,
     JobRequest,
@@ -31,6 +30,7 @@ from services.core.errors import (
     UpstreamUnavailable,
 )
 from services.core.ports import Generator, Verifier
+from services.orchestrator.evaluation.findings import Report
 from services.orchestrator.evaluation.items import digest_of, items_a_problem
 from services.orchestrator.evaluation.sources import load_problems, shown_name
 from services.orchestrator.evaluation.store import ResultsStore, SampledProblem
@@ -43,6 +43,7 @@ from services.runtime.redis import connect
 
 _WITH_RESULTS = frozenset({"completed", "completed_with_errors"})
 _POLL_S = 0.5
+_READ_WITHIN_S = 120.0  # a data set of the hub is downloaded the first time
 
 
 class Jobs:
@@ -123,7 +124,7 @@ class Jobs:
             after = newest
         while True:
             # Asked before the events, so that none that comes between the two is left out.
-            ended = (await store.get(tenant, job)).status in ENDED
+            ended = await store.ended(tenant, job)
             found = await store.events(job, after)
             for event in found:
                 yield event
@@ -143,6 +144,15 @@ class Jobs:
             raise NotFound("the results of the job are no longer where they were written")
         return store
 
+    async def report(self, tenant: str, job: str) -> Report:
+        """The report on the strategies that the job names. Raises `NotFound`, `NotFinished` where there is none."""
+        store = await self.results(tenant, job)
+        written = await asyncio.to_thread(store.report)
+        if written is None:
+            raise NotFinished("the job has no report: its problems have no gold answers, or none has all its samples")
+        shown = await self._kept().get(tenant, job)
+        return Report.model_validate_json(written).of(shown.strategies)
+
     async def close(self) -> None:
         if self._store is not None:
             await self._store.close()
@@ -157,7 +167,12 @@ class Jobs:
 
     async def _new(self, request: JobRequest, tenant: str) -> NewJob:
         """A job whose problems are at the results place."""
-        problems = await asyncio.to_thread(load_problems, allowed(request.dataset, self._settings), self._copies)
+        source = allowed(request.dataset, self._settings)
+        try:
+            async with asyncio.timeout(_READ_WITHIN_S):
+                problems = await asyncio.to_thread(load_problems, source, self._copies)
+        except TimeoutError:
+            raise UpstreamUnavailable("the data set did not arrive in time") from None
         plan = request.plan
         items = items_a_problem(plan) * len(problems)
         if items > self._settings.max_items:

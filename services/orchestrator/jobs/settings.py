@@ -52,9 +52,13 @@ class JobSettings(BaseSettings):
         default=3, ge=1, description="An item that ended as many workers, or failed as often, is given up."
     )
     retries: int = Field(
-        default=1000, ge=0, description="How often an item is put off because an engine is busy or away; then it fails."
+        default=1000, ge=0, description="An item is put off so often for an engine that is busy or away; then given up."
     )
-    backoff_s: float = Field(default=30.0, gt=0.0, description="Longest pause before an item that was put off.")
+    backoff_s: float = Field(
+        default=30.0,
+        gt=0.0,
+        description="Longest pause of an item that was put off. The first is what its engine asks, then twice as long.",
+    )
     item_timeout_s: float = Field(
         default=1800.0, gt=0.0, le=3600.0, description="Time of one item, which its engines are told; then it failed."
     )

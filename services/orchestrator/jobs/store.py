@@ -13,10 +13,10 @@ from typing import Any, Literal
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
 
-from services.core.contracts import Job, JobError, JobProgress
+from services.core.contracts import ENDED, Job, JobError, JobProgress
 from services.core.errors import NotFound, NotReady, StorageFull, UpstreamUnavailable
 from services.orchestrator.jobs import scripts
-from services.orchestrator.jobs.fields import NewJob, fields_of, flat, job_of, progress_of, texts
+from services.orchestrator.jobs.fields import VERSION, NewJob, fields_of, flat, job_of, progress_of, texts
 from services.orchestrator.jobs.settings import JobSettings
 
 PREFIX = "e2h:jobs"
@@ -125,11 +125,19 @@ class JobStore:
         """How a job stands. Raises `NotFound`, the same for another tenant's as for none."""
         with redis_faults():
             fields = texts(await _answer(self._redis.hgetall(_job(job))))
-            if not fields or fields["tenant"] != tenant:
+            if fields.get("v") != VERSION or fields["tenant"] != tenant:
                 raise NotFound("no such job")
             dead = texts(await _answer(self._redis.hgetall(f"{_job(job)}:dead"))) if fields["failed"] != "0" else {}
             now = await self._now()
         return job_of(fields, dead, now)
+
+    async def ended(self, tenant: str, job: str) -> bool:
+        """Whether nothing more happens to a job. Raises `NotFound`."""
+        with redis_faults():
+            owner, status = await _answer(self._redis.hmget(_job(job), "tenant", "status"))
+        if owner is None or owner.decode() != tenant:
+            raise NotFound("no such job")
+        return status.decode() in ENDED
 
     async def newest(self, tenant: str) -> list[Job]:
         """The newest jobs of a tenant, newest first."""
@@ -140,7 +148,7 @@ class JobStore:
             if forgotten:
                 await self._redis.zrem(_tenant(tenant), *forgotten)
             now = await self._now()
-        return [job_of(fields, {}, now) for fields in found if fields]
+        return [job_of(fields, {}, now) for fields in found if fields.get("v") == VERSION]
 
     async def events(self, job: str, after: str) -> list[Event]:
         """What happened after the event of this id, oldest first, a hundred at most."""
@@ -193,7 +201,7 @@ class JobStore:
         """End a hold, and say what became of the item. A token that is not the one in redis changes nothing."""
         s = self._settings
         fault = "" if error is None else error.model_dump_json(exclude_none=True)
-        args = [item, token, how, fault, _ms(wait_s), s.deliveries, s.retries]
+        args = [item, token, how, fault, _ms(wait_s), s.deliveries, s.retries, _ms(s.backoff_s)]
         became: Became = (await self._run("SETTLE", job, *args)).decode()
         return became
 

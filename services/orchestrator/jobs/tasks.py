@@ -18,6 +18,7 @@ from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.jobs.store import QUEUE, QUEUE_NAMESPACE
 
 _ALWAYS = 1_000_000  # of a million commands
+_POLL_S = 0.25
 
 Handler = Callable[[str, str], None]
 
@@ -37,7 +38,8 @@ class ItemQueue:
             retry=Retry(NoBackoff(), 0),
         )
         self._threads = settings.concurrency
-        self._poll_ms = max(10, round(1000 * min(settings.sweep_s, settings.lease_s / 4)))
+        # Also how often it sends a heartbeat.
+        self._poll_ms = max(10, round(1000 * min(_POLL_S, settings.lease_s / 4)))
         self._broker = RedisBroker(  # type: ignore[no-untyped-call]  # as its package has it
             client=client,
             namespace=QUEUE_NAMESPACE,
@@ -58,7 +60,8 @@ class ItemQueue:
     def consume(self) -> None:
         """Begin to take messages, in threads of dramatiq's that outlive lost connections."""
         worker = dramatiq.Worker(self._broker, worker_timeout=self._poll_ms, worker_threads=self._threads)
-        worker.queue_prefetch = self._threads  # an item that waits behind others is better taken by another worker
+        # One to begin as another ends; more would wait here while other workers have nothing to do.
+        worker.queue_prefetch = self._threads + 1
         worker.start()
         self._worker = worker
 

@@ -189,7 +189,7 @@ class JobWorker:
     async def _settle(self, job: str, item: str, token: str, outcome: Outcome) -> None:
         """Tell redis, for a while also one that is away: the part is written, and the item need not be run again."""
         ends = time.monotonic() + (self._settings.heartbeat_s if self._stopping else self._settings.lease_s * 5)
-        wait_s = min(self._settings.backoff_s, outcome.wait_s) * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
+        wait_s = outcome.wait_s * random.uniform(0.8, 1.2)  # noqa: S311 - jitter
         while True:
             try:
                 became = await self._store.settle(job, item, token, outcome.how, outcome.error, wait_s)
