@@ -220,6 +220,11 @@ def test_the_knee_is_the_highest_rate_that_keeps_the_objective() -> None:
     assert knee.errors == {"504": 10}
 
 
+def test_a_rate_that_asks_for_less_than_the_peak_does_not_count_as_past_it() -> None:
+    phases = [phase(10, 100), phase(20, 180, s429=20), phase(40, 400, late=50), phase(60, 360, late=240)]
+    assert find_knee(phases, slo_ms=1000).kept == pytest.approx(36 / 40)
+
+
 @pytest.mark.parametrize(
     ("last", "rate"),
     [
