@@ -34,7 +34,7 @@ def main() -> int:
 
     async def start() -> None:
         await service.start()  # with the real scores, to which the self-test holds it
-        RewardModel.score = score  # type: ignore[method-assign]
+        RewardModel.score = score  # type: ignore[method-assign, assignment]
 
     return run(Service(service.app, service.lifecycle, start, service.stop), settings.port, runtime)
 

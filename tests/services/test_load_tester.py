@@ -7,7 +7,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
+from services.cli.bench.commands import app
 from services.cli.bench.compare import compare, differing_settings, ratio_of
 from services.cli.bench.knee import find_knee
 from services.cli.bench.latency import QUANTILES, Array, Estimate, curve, name_of, percentiles, share
@@ -220,6 +222,11 @@ def test_the_knee_is_the_highest_rate_that_keeps_the_objective() -> None:
     assert knee.errors == {"504": 10}
 
 
+def test_a_rate_that_asks_for_less_than_the_peak_does_not_count_as_past_it() -> None:
+    phases = [phase(10, 100), phase(20, 180, s429=20), phase(40, 400, late=50), phase(60, 360, late=240)]
+    assert find_knee(phases, slo_ms=1000).kept == pytest.approx(36 / 40)
+
+
 @pytest.mark.parametrize(
     ("last", "rate"),
     [
@@ -353,3 +360,12 @@ def test_a_workload_that_does_not_do_is_refused_by_line(tmp_path: Path, content:
 def test_the_demos_server_is_told_the_objective_unless_the_environment_says_otherwise() -> None:
     assert demo_environment(1000.0, {})[WAIT_VARIABLE] == "0.4"
     assert demo_environment(1000.0, {WAIT_VARIABLE: "7"})[WAIT_VARIABLE] == "7"
+
+
+def test_without_its_libraries_the_command_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for command in ("verifier", "solve"):
+        done = CliRunner().invoke(app, [command, "--rate", "1"])
+        assert done.exit_code == 2
+        assert "numpy and matplotlib not installed" in done.output
+        assert ".[bench]" in done.output

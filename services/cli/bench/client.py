@@ -14,6 +14,9 @@ from services.core.contracts import ScoreResponse, SolveResponse
 from services.runtime.timing_headers import parse_timings
 
 _REFUSED = (429, 503)
+# Servers close idle connections after some seconds (uvicorn: 5), and what is sent on one just then is lost: an error of
+# the tester's making, since a pause leaves it with hundreds of them.
+_KEPT_IDLE_S = 1.0
 
 
 class Reader(Protocol):
@@ -64,7 +67,7 @@ class Client:
         self._reader: Reader = read_score if plan.load.kind == "verifier" else read_solve
         self._url = plan.url.rstrip("/") + plan.load.path
         # As many connections as there are callers who wait: a bound would make them wait here, unseen.
-        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=_KEPT_IDLE_S)
         self._http = httpx2.AsyncClient(limits=limits, timeout=None, headers=headers())
 
     async def close(self) -> None:

@@ -1,5 +1,6 @@
 """`e2h bench verifier | solve`: their options. What they do is in `run.py`, which loads numpy."""
 
+import importlib.util
 from pathlib import Path
 from typing import Annotated
 
@@ -76,6 +77,7 @@ def verifier(
     compare: Compare = None,
 ) -> None:
     """Load POST /v1/score: rates, latencies, where the time went, batches, and the rate that it can keep."""
+    _require_extra()
     from services.cli.bench.plan import ScoreLoad
     from services.cli.bench.run import BenchOptions, run_bench, run_number
     from services.cli.bench.workload import default_workload
@@ -125,6 +127,7 @@ def solve(
     compare: Compare = None,
 ) -> None:
     """Load POST /v1/solve; the problems are those of the workload, each request has a sampling seed of its own."""
+    _require_extra()
     from services.cli.bench.plan import SolveLoad
     from services.cli.bench.run import BenchOptions, run_bench
     from services.cli.bench.workload import default_workload
@@ -149,6 +152,13 @@ def solve(
         compare=compare,
     )
     raise typer.Exit(run_bench(options))
+
+
+def _require_extra() -> None:
+    missing = [name for name in ("numpy", "matplotlib") if importlib.util.find_spec(name) is None]
+    if missing:
+        typer.echo(f"error: {' and '.join(missing)} not installed\n  mend: pip install '.[bench]'", err=True)
+        raise typer.Exit(2)
 
 
 def _rate(rate: str | None, closed_loop: int | None) -> tuple[float | None, bool]:

@@ -13,8 +13,9 @@ class Knee(Wire):
     """`rate`: the highest offered rate, in requests a second, of which 95 % were answered within the objective, with
     the 99th percentile within it too; None when no rate was.
 
-    `peak` is the highest goodput of the sweep, `kept` the least goodput at any rate above the knee as a share of it,
-    `errors` by status what was neither answered nor 429 there; `kept` is None when the sweep did not go beyond it.
+    `peak` is the highest goodput of the sweep; `kept` the least goodput, as a share of it, at rates above the knee that
+    ask for more than the peak, None when the sweep has none; `errors` by status what was neither answered nor 429 above
+    the knee.
     """
 
     rate: float | None
@@ -31,10 +32,12 @@ def find_knee(phases: Sequence[Phase], slo_ms: float) -> Knee:
     keeping = [place for place, phase in enumerate(ordered) if keeps(phase, slo_ms)]
     beyond = ordered[keeping[-1] + 1 if keeping else 0 :]
     peak = max(phase.goodput.value for phase in ordered)
+    # Just above the knee less may be asked for than the peak: that goodput is below it says nothing there.
+    asked = [phase.goodput.value for phase in beyond if phase.offered > peak]
     return Knee(
         rate=ordered[keeping[-1]].offered if keeping else None,
         peak=peak,
-        kept=min(phase.goodput.value for phase in beyond) / peak if beyond and peak else None,
+        kept=min(asked) / peak if asked and peak else None,
         errors=_errors(beyond),
     )
 

@@ -105,7 +105,7 @@ def _knee(knee: Knee) -> list[tuple[str, str]]:
         errors = ", ".join(f"{status}: {count}" for status, count in knee.errors.items()) or "none"
         style = "yellow" if knee.errors or knee.kept < 0.9 else "green"
         lines.append(
-            (f"Past the knee: {knee.kept:.0%} of the peak's goodput at least; errors but 429: {errors}.", style)
+            (f"Asked for more: at least {knee.kept:.0%} of the peak goodput; errors but 429: {errors}.", style)
         )
     return lines
 
