@@ -11,12 +11,15 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest
+from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest, JobRequest
 from services.core.ports import Generator, Verifier
 from services.generator.api import generate_router, generator_router
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
+from services.orchestrator.api.jobs import jobs_router
 from services.orchestrator.api.solve import BODIES, solve_router
+from services.orchestrator.jobs.service import Jobs
+from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
@@ -38,7 +41,7 @@ def serving_app(
     return build_app(
         title="test",
         routers=routers,
-        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest, JobRequest],
         lifecycle=lifecycle,
         registry=registry or CollectorRegistry(),
         settings=settings or RuntimeSettings(),
@@ -65,6 +68,7 @@ def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSe
         scoring_router(verifier),
         rerank_router(verifier),
         generate_router(generator),
+        jobs_router(Jobs(JobSettings(), generator, verifier)),
     ]
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 
