@@ -5,6 +5,7 @@ import asyncio
 from prometheus_client import CollectorRegistry
 
 from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest, JobRequest
+from services.generator.admission import BoundedGenerator
 from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
@@ -43,7 +44,8 @@ class AllInOne:
         self.cache = build_score_cache(verifier, self.registry)
         self.verifier = LocalVerifier(verifier, VerifierMetrics(self.registry), self.cache)
         self.grader = GradingPool(load_settings(GradingSettings), GradingMetrics(self.registry))
-        self.solver = Solver(self.generator, self.verifier, self.grader, SolveMetrics(self.registry))
+        self.bounded = BoundedGenerator(self.generator, generator.max_queue_tokens, self.registry)
+        self.solver = Solver(self.bounded, self.verifier, self.grader, SolveMetrics(self.registry))
         copies = load_settings(EvaluationSettings).data_dir
         self.jobs = Jobs(jobs or load_settings(JobSettings), self.generator, self.verifier, copies)
         self.worker: JobWorker | None = None
@@ -79,7 +81,7 @@ class AllInOne:
                 grade_router(self.grader),
                 scoring_router(self.verifier),
                 rerank_router(self.verifier),
-                generate_router(self.generator),
+                generate_router(self.bounded),
                 jobs_router(self.jobs),
             ],
             bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest, JobRequest],

@@ -81,8 +81,10 @@ def run_eval(asked: EvalRequest) -> int:
         except KeyboardInterrupt:
             Console(stderr=True).print("what was sampled is kept; the same command goes on from there")
             raise
-        _report(asked.report)
-    return 0
+    # scipy and matplotlib: seconds to import, not needed before there are samples.
+    from services.cli.report import run_report
+
+    return run_report(asked.report)
 
 
 @dataclass(frozen=True)
@@ -130,11 +132,3 @@ def _progress() -> Progress:
         TimeRemainingColumn(),
         console=Console(stderr=True),
     )
-
-
-def _report(url: str) -> None:
-    # scipy and matplotlib: seconds to import, not needed before there are samples.
-    from services.orchestrator.evaluation.report import build_report, write_report
-
-    report = build_report(ResultsStore(url))
-    write_report(report, url)

@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from services import __version__
+from services.cli import evaluation as evaluation_commands
 from services.cli import keys as key_commands
 from services.cli import verifier as verifier_commands
+from services.cli.bench import commands as bench_commands
+from services.cli.options import AsJson, GeneratorModel, Url, VerifierModel
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
 from services.core.equivalence import Mode
@@ -25,20 +28,8 @@ app = typer.Typer(
 
 app.add_typer(verifier_commands.app)
 app.add_typer(key_commands.app)
-
-GeneratorModel = Annotated[
-    str | None,
-    typer.Option("--generator", metavar="DIR|HUB_ID", help="Causal LM that samples.  [default: models/generator]"),
-]
-VerifierModel = Annotated[
-    str | None,
-    typer.Option("--verifier", metavar="DIR", help="Reward model that scores.  [default: models/verifier]"),
-]
-Url = Annotated[
-    str | None,
-    typer.Option(envvar="E2H_URL", help="Ask a running server instead of loading the models here."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON and nothing else.")]
+app.add_typer(evaluation_commands.app)  # without a name of its own: its commands stand beside these
+app.add_typer(bench_commands.app)
 
 
 def _version(wanted: bool) -> None:
@@ -142,74 +133,6 @@ def grade(
     from services.cli.grade import run_grade
 
     raise typer.Exit(run_grade(file, mode))
-
-
-@app.command("eval")
-def evaluate(
-    dataset: Annotated[
-        str, typer.Option(help="lab, math500, gsm8k, OWNER/NAME of the hub, or a path or URL of .jsonl or .parquet.")
-    ],
-    report: Annotated[str, typer.Option(metavar="DIR|URL", help="Where samples and report are kept, and found again.")],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MAX_SAMPLES, help="Samples of each problem.")] = 64,
-    limit: Annotated[
-        int | None, typer.Option(min=1, help="So many problems, taken from the levels in turn.  [default: all]")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split of a hub data set.  [default: test]")] = None,
-    column: Annotated[
-        list[str] | None,
-        typer.Option(metavar="FIELD=COLUMN", help="Where problem, answer, level, subject or id stands. Repeatable."),
-    ] = None,
-    temperature: Annotated[float, typer.Option(min=0.0, max=2.0, help="Sampling temperature.")] = 1.0,
-    top_p: Annotated[float, typer.Option(help="Nucleus of the sampling.")] = 1.0,
-    max_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW_TOKENS, help="Longest sample.")] = 1024,
-    seed: Annotated[int, typer.Option(min=0, max=MAX_SEED, help="Same seed, same samples.")] = 0,
-    chunk: Annotated[
-        int, typer.Option(min=1, max=MAX_SAMPLES, help="Samples that are kept together: what a kill can lose.")
-    ] = 16,
-    concurrency: Annotated[
-        int,
-        typer.Option(min=1, max=1024, help="Chunks that run at once; 1 makes samples independent of interruptions."),
-    ] = 8,
-    generator: GeneratorModel = None,
-    generator_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="A generator service that samples instead.")
-    ] = None,
-    openai_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="An OpenAI-compatible server that samples instead (its /v1 URL).")
-    ] = None,
-    openai_model: Annotated[str | None, typer.Option(help="The model to ask that server for.")] = None,
-    verifier: VerifierModel = None,
-    verifier_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="A verifier service that scores instead.")
-    ] = None,
-    no_verifier: Annotated[bool, typer.Option("--no-verifier", help="Majority voting only.")] = False,
-) -> None:
-    """Does the verifier help, by how much, at what N? Samples and scores a data set, and writes the report.
-
-    Interrupted, the same command goes on where it stopped.
-    """
-    from services.cli.evaluate import EvalRequest, run_eval
-
-    asked = EvalRequest(
-        dataset=dataset,
-        split=split,
-        limit=limit,
-        columns=column or [],
-        plan={"n": n, "chunk": chunk, "seed": seed},
-        sampling={"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens},
-        report=report,
-        concurrency=concurrency,
-        backends={
-            "generator": generator,
-            "generator_url": generator_url,
-            "openai_url": openai_url,
-            "openai_model": openai_model,
-            "verifier": verifier,
-            "verifier_url": verifier_url,
-            "no_verifier": no_verifier,
-        },
-    )
-    raise typer.Exit(run_eval(asked))
 
 
 @app.command()

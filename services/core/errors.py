@@ -18,6 +18,7 @@
     ├── ModelNotFound                   404   model_not_found            no
     ├── NotFound                        404   not_found                  no
     ├── MethodNotAllowed                405   method_not_allowed         no
+    ├── IdempotencyMismatch             422   idempotency_mismatch       no
     ├── NotFinished                     409   not_finished               no
     ├── Overloaded                      429   overloaded                 yes
     ├── RateLimited                     429   rate_limited               yes
@@ -171,6 +172,13 @@ class MethodNotAllowed(E2HError):
     code = "method_not_allowed"
 
 
+class IdempotencyMismatch(E2HError):
+    """The `Idempotency-Key` came before, with another body."""
+
+    status = 422
+    code = "idempotency_mismatch"
+
+
 class NotFinished(E2HError):
     """The job has no results: it still runs, or ended without any."""
 
@@ -279,6 +287,7 @@ _BY_CODE: dict[str, type[E2HError]] = {
         ModelNotFound,
         NotFound,
         MethodNotAllowed,
+        IdempotencyMismatch,
         NotFinished,
         Overloaded,
         RateLimited,

@@ -54,4 +54,10 @@ def _openai_generator(url: str, settings: OrchestratorSettings) -> OpenAIGenerat
 
 
 def _upstream(name: str, url: str, settings: OrchestratorSettings) -> Upstream:
-    return upstream(name, url, connect_timeout_s=settings.connect_timeout_s, read_timeout_s=settings.read_timeout_s)
+    return upstream(
+        name,
+        url,
+        connect_timeout_s=settings.connect_timeout_s,
+        read_timeout_s=settings.read_timeout_s,
+        api_key=settings.upstream_api_key,
+    )

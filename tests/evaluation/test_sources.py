@@ -88,7 +88,7 @@ def test_a_fault_names_its_line_and_nothing_is_taken(tmp_path: Path, lines_: lis
 
 def test_ids_are_unique_among_items_of_a_request_too() -> None:
     items = [EvaluationProblem(id="a", problem="x"), EvaluationProblem(id="a", problem="y")]
-    with pytest.raises(InvalidRequest, match="line 2 has the id of line 1"):
+    with pytest.raises(InvalidRequest, match="item 2 has the id of item 1"):
         load_problems(DatasetSource(items=items))
 
 

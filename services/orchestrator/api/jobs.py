@@ -13,6 +13,7 @@ from starlette.responses import Response, StreamingResponse
 
 from services.core.contracts import Job, JobList, JobRequest
 from services.core.errors import NotFound
+from services.orchestrator.evaluation.findings import Report
 from services.orchestrator.jobs.service import Jobs, lines_of
 from services.runtime.app import error_responses
 from services.runtime.auth import caller_of
@@ -74,6 +75,11 @@ def jobs_router(jobs: Jobs, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
         """The samples, a JSON line a problem, once the job is complete; 409 before."""
         store = await jobs.results(_tenant(request), _checked(job))
         return StreamingResponse(lines_of(store), media_type="application/x-ndjson")
+
+    @router.get("/{job}/report", response_model=Report, responses=error_responses(404, 409, 503))
+    async def report(request: Request, job: str) -> Response:
+        """Accuracies with intervals and the verifier's quality, once the job is complete; 409 before."""
+        return json_response(await jobs.report(_tenant(request), _checked(job)))
 
     @router.delete("/{job}", response_model=Job, responses=error_responses(404, 503))
     async def cancel(request: Request, job: str) -> Response:

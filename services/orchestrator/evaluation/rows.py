@@ -26,20 +26,20 @@ _LEVEL = re.compile(r"(?:Level )?([1-5])")
 _UNKNOWN_LEVELS = (None, "", "Level ?")  # MATH has a few "Level ?"
 
 
-def problems_of(rows: Iterable[tuple[int, Any]], columns: Columns) -> list[EvaluationProblem]:
-    """The problems of numbered rows, all or none.
+def problems_of(rows: Iterable[tuple[str, Any]], columns: Columns) -> list[EvaluationProblem]:
+    """The problems of rows, each with the place that it stands in (as "line 3"); all or none.
 
     `columns` names the column of a field where it is not a usual one. A problem without an id is named after its
     place. Raises `InvalidRequest` that tells the line, `TooManyItems`.
     """
     found: list[EvaluationProblem] = []
-    seen: dict[str, int] = {}
+    seen: dict[str, str] = {}
     for line, row in rows:
         if len(found) == MAX_ITEMS:
             raise TooManyItems(f"a data set has at most {MAX_ITEMS} problems", param="dataset")
         problem = _problem(line, row, columns, place=len(found))
         if problem.id in seen:
-            raise _fault(line, f"has the id of line {seen[problem.id]}", code="duplicate_id")
+            raise _fault(line, f"has the id of {seen[problem.id]}", code="duplicate_id")
         seen[problem.id] = line
         found.append(problem)
     if not found:
@@ -47,7 +47,7 @@ def problems_of(rows: Iterable[tuple[int, Any]], columns: Columns) -> list[Evalu
     return found
 
 
-def _problem(line: int, row: Any, columns: Columns, place: int) -> EvaluationProblem:
+def _problem(line: str, row: Any, columns: Columns, place: int) -> EvaluationProblem:
     if not isinstance(row, Mapping):
         raise _fault(line, "is not an object")
     named = {field: _column(line, row, field, columns) for field in _USUAL}
@@ -70,7 +70,7 @@ def _problem(line: int, row: Any, columns: Columns, place: int) -> EvaluationPro
         raise _fault(line, f"{first['loc'][0]}: {first['msg']}") from None
 
 
-def _column(line: int, row: Mapping[str, Any], field: Field, columns: Columns) -> str | None:
+def _column(line: str, row: Mapping[str, Any], field: Field, columns: Columns) -> str | None:
     if field not in columns:
         return next((name for name in _USUAL[field] if name in row), None)
     if columns[field] not in row:
@@ -78,7 +78,7 @@ def _column(line: int, row: Mapping[str, Any], field: Field, columns: Columns) -
     return columns[field]
 
 
-def _gold(line: int, value: Any, *, whole: bool) -> str | None:
+def _gold(line: str, value: Any, *, whole: bool) -> str | None:
     """The gold answer: after `####` as in GSM8K, out of a whole solution as in MATH, else the value itself."""
     if value is None:
         return None
@@ -96,7 +96,7 @@ def _gold(line: int, value: Any, *, whole: bool) -> str | None:
     return answer
 
 
-def _level(line: int, value: Any) -> int | None:
+def _level(line: str, value: Any) -> int | None:
     """1 to 5, written as a number or as MATH writes it."""
     if value in _UNKNOWN_LEVELS:
         return None
@@ -114,5 +114,5 @@ def _is_unicode(value: Any) -> bool:
     return True
 
 
-def _fault(line: int, what: str, code: str = "invalid_body") -> InvalidRequest:
-    return InvalidRequest(f"line {line} {what}", param="dataset", code=code)
+def _fault(line: str, what: str, code: str = "invalid_body") -> InvalidRequest:
+    return InvalidRequest(f"{line} {what}", param="dataset", code=code)

@@ -3,9 +3,8 @@
 All or nothing: a fault names the line it is in. Blocking: call it from a thread.
 """
 
-import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from itertools import chain, islice, zip_longest
@@ -13,15 +12,10 @@ from operator import itemgetter
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from services.core.contracts import DatasetSource, EvaluationProblem
 from services.core.errors import InvalidRequest, NotFound, UpstreamUnavailable
-from services.orchestrator.evaluation.rows import Columns, problems_of
-
-_SUFFIXES = (".jsonl", ".parquet")
+from services.orchestrator.evaluation.files import SUFFIXES, json_lines, read_rows
+from services.orchestrator.evaluation.rows import problems_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +43,9 @@ def load_problems(source: DatasetSource, data_dir: Path | None = None) -> list[E
     does not answer.
     """
     if source.items is not None:
-        problems = problems_of(enumerate((item.model_dump() for item in source.items), start=1), {})
+        problems = problems_of(_numbered("item", (item.model_dump() for item in source.items)), {})
     elif source.path is not None:
-        problems = _from_file(source.path, source.columns)
+        problems = problems_of(read_rows(source.path, "dataset"), source.columns)
     else:
         problems = _named(source.name or "", source, data_dir)
     return problems if source.limit is None else _even(problems, source.limit)
@@ -67,10 +61,10 @@ def shown_name(source: DatasetSource) -> str:
 def _named(name: str, source: DatasetSource, data_dir: Path | None) -> list[EvaluationProblem]:
     if name == LAB:
         content = files("services.orchestrator.evaluation").joinpath("data/lab.jsonl").read_bytes()
-        return problems_of(_json_lines(content), source.columns)
+        return problems_of(json_lines(content, "dataset"), source.columns)
     kept = None if data_dir is None else _copy(name, data_dir)
     if kept is not None and source.split is None:
-        return _from_file(str(kept), source.columns)
+        return problems_of(read_rows(str(kept), "dataset"), source.columns)
     if name not in BUILT_IN and "/" not in name:
         raise NotFound(f"no such data set: use {', '.join([*BUILT_IN, LAB])}, OWNER/NAME of the hub, or a path")
     return _from_hub(BUILT_IN.get(name, _OnTheHub(name)), source)
@@ -80,31 +74,7 @@ def _copy(name: str, directory: Path) -> Path | None:
     if name not in BUILT_IN:
         return None
     stems = (name, f"{name}_{BUILT_IN[name].split}")
-    return next((p for stem in stems for end in _SUFFIXES if (p := directory / f"{stem}{end}").is_file()), None)
-
-
-def _from_file(path: str, columns: Columns) -> list[EvaluationProblem]:
-    if not path.endswith(_SUFFIXES):
-        raise InvalidRequest(f"a data set is a file that ends in {' or '.join(_SUFFIXES)}", param="dataset")
-    try:
-        with fsspec.open(path, "rb") as file:
-            if path.endswith(".jsonl"):
-                return problems_of(_json_lines(file.read()), columns)
-            return problems_of(enumerate(pq.read_table(file).to_pylist(), start=1), columns)
-    except pa.ArrowInvalid:
-        raise InvalidRequest("the file is no Parquet file", param="dataset") from None
-    except (OSError, ValueError, ImportError) as error:
-        raise NotFound(f"the data set cannot be read ({type(error).__name__})", param="dataset") from None
-
-
-def _json_lines(content: bytes) -> Iterator[tuple[int, Any]]:
-    for number, line in enumerate(content.splitlines(), start=1):
-        if not line.strip():
-            continue
-        try:
-            yield number, json.loads(line)
-        except (ValueError, RecursionError):
-            raise InvalidRequest(f"line {number} is not JSON", param="dataset", code="invalid_json") from None
+    return next((p for stem in stems for end in SUFFIXES if (p := directory / f"{stem}{end}").is_file()), None)
 
 
 def _from_hub(hub: _OnTheHub, source: DatasetSource) -> list[EvaluationProblem]:
@@ -121,7 +91,11 @@ def _from_hub(hub: _OnTheHub, source: DatasetSource) -> list[EvaluationProblem]:
         raise UpstreamUnavailable(
             f"the hub cannot be reached ({type(error).__name__}); a copy in E2H_EVAL_DATA_DIR serves as well"
         ) from None
-    return problems_of(enumerate(table, start=1), source.columns)
+    return problems_of(_numbered("row", table), source.columns)
+
+
+def _numbered(kind: str, rows: Iterable[Any]) -> Iterator[tuple[str, Any]]:
+    return ((f"{kind} {number}", row) for number, row in enumerate(rows, start=1))
 
 
 def _even(problems: Sequence[EvaluationProblem], limit: int) -> list[EvaluationProblem]:

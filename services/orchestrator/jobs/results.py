@@ -1,6 +1,7 @@
 """The results place of each job: where its problems are read and its parts go. Blocking calls, each in a thread."""
 
 import asyncio
+import contextlib
 import errno
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import fsspec
 
 from services.core.contracts import EvaluationProblem, Manifest
+from services.core.errors import InvalidRequest, NotFound
 from services.orchestrator.evaluation.items import Item, item_at
 from services.orchestrator.evaluation.samples import ScoredSample
 from services.orchestrator.evaluation.store import ResultsStore
@@ -52,7 +54,7 @@ class JobFiles:
         await asyncio.to_thread(self.store.write_part, item, samples, f"{item.name}-{token}")
 
     async def finish(self, committed: Mapping[int, str]) -> None:
-        """Make the table of the committed parts; of a table that is there already, nothing."""
+        """Make the table of the committed parts, and the report; of what is there already, nothing."""
         names = [f"{item_at(self.manifest.plan, place).name}-{token}" for place, token in committed.items()]
         await asyncio.to_thread(self._finish, names)
 
@@ -60,6 +62,17 @@ class JobFiles:
         # Written whole by whoever did so and then ended: its parts may be gone.
         if not self.store.finished:
             self.store.finish(names)
+        if self.store.report() is None:
+            _report(self.store)
+
+
+def _report(store: ResultsStore) -> None:
+    """Here, not where it is asked for: counting takes seconds, which a process that answers requests does not have."""
+    from services.orchestrator.evaluation.report import build_report, write_report  # scipy and matplotlib
+
+    # Without gold answers, or a problem that has all its samples, there is nothing to report.
+    with contextlib.suppress(NotFound, InvalidRequest):
+        write_report(build_report(store), store.url)
 
 
 class Shelf:

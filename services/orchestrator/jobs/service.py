@@ -21,7 +21,7 @@ from services.core.contracts import (
 )
 from services.core.errors import (
     E2HError,
-    InvalidRequest,
+    IdempotencyMismatch,
     NotFinished,
     NotFound,
     NotReady,
@@ -30,6 +30,7 @@ from services.core.errors import (
     UpstreamUnavailable,
 )
 from services.core.ports import Generator, Verifier
+from services.orchestrator.evaluation.findings import Report
 from services.orchestrator.evaluation.items import digest_of, items_a_problem
 from services.orchestrator.evaluation.sources import load_problems, shown_name
 from services.orchestrator.evaluation.store import ResultsStore, SampledProblem
@@ -92,7 +93,7 @@ class Jobs:
                 return await store.get(tenant, job.id), True
         known_digest, known_job = earlier
         if known_digest != digest:
-            raise InvalidRequest("this key came with another body before", code="idempotency_mismatch")
+            raise IdempotencyMismatch("this key came with another body before", param="Idempotency-Key")
         return await store.get(tenant, known_job), False
 
     async def get(self, tenant: str, job: str) -> Job:
@@ -142,6 +143,15 @@ class Jobs:
         if not await asyncio.to_thread(lambda: store.finished):
             raise NotFound("the results of the job are no longer where they were written")
         return store
+
+    async def report(self, tenant: str, job: str) -> Report:
+        """The report on the strategies that the job names. Raises `NotFound`, `NotFinished` where there is none."""
+        store = await self.results(tenant, job)
+        written = await asyncio.to_thread(store.report)
+        if written is None:
+            raise NotFinished("the job has no report: its problems have no gold answers, or none has all its samples")
+        shown = await self._kept().get(tenant, job)
+        return Report.model_validate_json(written).of(shown.strategies)
 
     async def close(self) -> None:
         if self._store is not None:

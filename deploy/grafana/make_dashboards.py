@@ -1,0 +1,256 @@
+"""The dashboards, written as rows of (title, unit, queries), made into Grafana's JSON: `python make_dashboards.py`.
+
+A dashboard is `dashboards/NAME.json`; tests/deploy checks that the files are what this makes, and that every metric in
+them is one that a service exports. Standard library alone.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+_DATASOURCE = {"type": "prometheus", "uid": "e2h-prometheus"}
+_RATE = "[$__rate_interval]"
+_WIDTH, _HEIGHT, _A_ROW = 8, 8, 3
+
+
+class Panel(NamedTuple):
+    """One graph: `queries` are legend and PromQL."""
+
+    title: str
+    unit: str
+    queries: tuple[tuple[str, str], ...]
+    description: str = ""
+
+
+def rate(metric: str, by: str = "") -> str:
+    """Events a second, over all processes."""
+    return f"sum{f' by ({by})' if by else ''} (rate({metric}{_RATE}))"
+
+
+def quantile(q: float, histogram: str, by: str = "", where: str = "") -> str:
+    """A quantile of a histogram, over all processes."""
+    labels = f"le, {by}" if by else "le"
+    return f"histogram_quantile({q}, sum by ({labels}) (rate({histogram}_bucket{where}{_RATE})))"
+
+
+def quantiles(histogram: str) -> tuple[tuple[str, str], ...]:
+    return tuple((f"p{round(q * 100)}", quantile(q, histogram)) for q in (0.5, 0.9, 0.99))
+
+
+def ratio(part: str, whole: str) -> str:
+    """A share of two rates; nothing while there is no traffic."""
+    return f"{rate(part)} / ({rate(whole)} > 0)"
+
+
+SOLVING = (
+    Panel("Solves", "reqps", (("{{strategy}}", rate("e2h_solves_total", "strategy")),)),
+    Panel("Time of a solve", "s", quantiles("e2h_solve_seconds")),
+    Panel(
+        "Partial, degraded, unanswered",
+        "percentunit",
+        (
+            ("partial", ratio('e2h_solves_total{partial="true"}', "e2h_solves_total")),
+            ("without the verifier", ratio('e2h_solves_total{degraded!="no"}', "e2h_solves_total")),
+            ("no answer", ratio("e2h_solves_unanswered_total", "e2h_solves_total")),
+        ),
+        "Partial: the time budget ended before all samples were scored.",
+    ),
+    Panel(
+        "Margin of the vote",
+        "percentunit",
+        (("median", quantile(0.5, "e2h_solve_margin")), ("p10", quantile(0.1, "e2h_solve_margin"))),
+        "Winner's share of the weight less the runner-up's. A fall means harder problems, or a model that got worse.",
+    ),
+    Panel("Samples by their part in the vote", "ops", (("{{part}}", rate("e2h_solve_candidates_total", "part")),)),
+    Panel(
+        "Samples that early stops left out",
+        "ops",
+        (("{{strategy}}", rate("e2h_solve_samples_saved_total", "strategy")),),
+    ),
+    Panel(
+        "Requests by status",
+        "reqps",
+        (("{{status}}", 'sum by (status) (rate(e2h_http_requests_total{job="e2h-orchestrator"}[$__rate_interval]))'),),
+    ),
+    Panel("Requests in flight", "short", (("{{job}}", "sum by (job) (e2h_http_inflight)"),)),
+    Panel(
+        "Refused at the door",
+        "reqps",
+        (
+            ("over their rate", rate("e2h_rate_limited_total")),
+            ("key: {{reason}}", rate("e2h_auth_refusals_total", "reason")),
+        ),
+    ),
+    Panel(
+        "Upstreams: retries",
+        "ops",
+        (
+            ("{{service}} again", rate("e2h_upstream_retries_total", "service")),
+            ("{{service}} refused by the budget", rate("e2h_upstream_retries_refused_total", "service")),
+            ("samples made again", rate("e2h_samples_remade_total")),
+        ),
+    ),
+    Panel(
+        "Upstreams: breakers",
+        "short",
+        (("{{service}} {{replica}}", "max by (service, replica) (e2h_upstream_breaker_state)"),),
+        "0 closed, 1 half open, 2 open: that replica gets no requests.",
+    ),
+    Panel(
+        "Grading",
+        "ops",
+        (
+            ("timeouts", rate("e2h_grading_timeouts_total")),
+            ("processes replaced: {{cause}}", rate("e2h_grading_worker_restarts_total", "cause")),
+        ),
+    ),
+    Panel("Comparisons that wait", "short", (("{{instance}}", "e2h_grading_waiting"),)),
+    Panel(
+        "Verifier against majority",
+        "percentunit",
+        (
+            (
+                "disagrees",
+                ratio(
+                    'e2h_solve_verifier_vs_majority_total{verdict="disagrees"}', "e2h_solve_verifier_vs_majority_total"
+                ),
+            ),
+        ),
+        "Votes that scores decided, in which the most frequent answer would have lost.",
+    ),
+    Panel("Lag of the event loop", "s", (("{{job}}", "max by (job) (e2h_event_loop_lag_seconds)"),)),
+)
+
+VERIFIER = (
+    Panel("Tokens that wait", "short", (("{{instance}}", "e2h_verifier_queue_tokens"),)),
+    Panel("Age of the queue", "s", (("{{instance}}", "e2h_verifier_queue_age_seconds"),)),
+    Panel("Wait before a batch", "s", quantiles("e2h_verifier_queue_seconds")),
+    Panel("Time of a forward pass", "s", quantiles("e2h_verifier_inference_seconds")),
+    Panel(
+        "p99 of /v1/score",
+        "s",
+        (("{{job}}", quantile(0.99, "e2h_http_request_seconds", "job", '{route="/v1/score"}')),),
+    ),
+    Panel("Solutions by outcome", "ops", (("{{outcome}}", rate("e2h_verifier_solutions_total", "outcome")),)),
+    Panel("Tokens of a batch", "short", quantiles("e2h_verifier_batch_tokens")),
+    Panel("Solutions of a batch", "short", quantiles("e2h_verifier_batch_solutions")),
+    Panel(
+        "Tokens computed and cached",
+        "ops",
+        (
+            ("computed", rate("e2h_verifier_tokens_computed_total")),
+            ("cached", rate("e2h_verifier_tokens_cached_total")),
+        ),
+        "Cached: shared with another solution of the batch, or known from an earlier one.",
+    ),
+    Panel(
+        "Share of tokens computed",
+        "percentunit",
+        (("computed / scored", ratio("e2h_verifier_tokens_computed_total", "e2h_verifier_tokens_total")),),
+    ),
+    Panel(
+        "Waste",
+        "ops",
+        (
+            ("expired in the queue", rate("e2h_verifier_expired_total")),
+            ("out of memory", rate("e2h_verifier_out_of_memory_total")),
+        ),
+        "Expired: the deadline came before the turn. Out of memory: a forward pass that was halved and made again.",
+    ),
+    Panel("Bound of a batch", "short", (("{{instance}}", "e2h_verifier_max_batch_tokens"),), "Falls when memory ends."),
+    Panel("Prefix cache", "bytes", (("{{instance}}", "e2h_verifier_prefix_cache_bytes"),)),
+    Panel("Score cache: lookups", "ops", (("{{result}}", rate("e2h_verifier_cache_lookups_total", "result")),)),
+    Panel("Score cache: failures", "ops", (("failures", rate("e2h_verifier_cache_failures_total")),)),
+)
+
+GENERATOR = (
+    Panel(
+        "Samples by how they ended",
+        "ops",
+        (("{{finish_reason}}", rate("e2h_generator_samples_total", "finish_reason")),),
+    ),
+    Panel("Samples in the engine, running and waiting", "short", (("{{instance}}", "e2h_generator_samples_running"),)),
+    Panel("Requests in flight", "short", (("{{instance}}", 'e2h_http_inflight{job="e2h-generator"}'),)),
+    Panel(
+        "Tokens",
+        "ops",
+        (("sampled", rate("e2h_generator_tokens_total")), ("prompts", rate("e2h_generator_prompt_tokens_total"))),
+    ),
+    Panel(
+        "Tokens of a sample", "short", (("mean", ratio("e2h_generator_tokens_total", "e2h_generator_samples_total")),)
+    ),
+    Panel(
+        "Samples cut at the length",
+        "percentunit",
+        (("length", ratio('e2h_generator_samples_total{finish_reason="length"}', "e2h_generator_samples_total")),),
+        "They have no vote: raise max_tokens, or the context.",
+    ),
+)
+
+JOBS = (
+    Panel("Jobs that have not ended", "short", (("jobs", "max(e2h_jobs_running)"),)),
+    Panel("Messages that no worker has taken", "short", (("messages", "max(e2h_jobs_queue_depth)"),)),
+    Panel("Items held", "short", (("{{instance}}", "e2h_jobs_items_held"),)),
+    Panel("Items by what became of them", "ops", (("{{outcome}}", rate("e2h_jobs_items_total", "outcome")),)),
+    Panel(
+        "Workers that fell silent",
+        "ops",
+        (
+            ("leases run out", rate("e2h_jobs_lease_expiries_total")),
+            ("late writes refused", rate("e2h_jobs_fenced_writes_total")),
+        ),
+    ),
+    Panel("Redis down", "short", (("{{instance}}", "e2h_jobs_redis_down"),)),
+)
+
+DASHBOARDS = {"solving": SOLVING, "verifier": VERIFIER, "generator": GENERATOR, "jobs": JOBS}
+
+
+def dashboard(name: str) -> dict[str, Any]:
+    """Grafana's JSON of one dashboard."""
+    return {
+        "uid": f"e2h-{name}",
+        "title": f"e2h {name}",
+        "tags": ["e2h"],
+        "schemaVersion": 39,
+        "editable": False,
+        "refresh": "10s",
+        "time": {"from": "now-1h", "to": "now"},
+        "panels": [_panel(number, panel) for number, panel in enumerate(DASHBOARDS[name])],
+    }
+
+
+def _panel(number: int, panel: Panel) -> dict[str, Any]:
+    targets = [
+        {"refId": chr(ord("A") + i), "datasource": _DATASOURCE, "expr": expression, "legendFormat": legend}
+        for i, (legend, expression) in enumerate(panel.queries)
+    ]
+    place = {"x": number % _A_ROW * _WIDTH, "y": number // _A_ROW * _HEIGHT, "w": _WIDTH, "h": _HEIGHT}
+    return {
+        "id": number + 1,
+        "type": "timeseries",
+        "title": panel.title,
+        "description": panel.description,
+        "datasource": _DATASOURCE,
+        "gridPos": place,
+        "fieldConfig": {"defaults": {"unit": panel.unit, "min": 0}, "overrides": []},
+        "targets": targets,
+    }
+
+
+def text(name: str) -> str:
+    """The file of one dashboard."""
+    return json.dumps(dashboard(name), indent=1, ensure_ascii=False) + "\n"
+
+
+def main() -> int:
+    """Write every dashboard beside this file."""
+    folder = Path(__file__).parent / "dashboards"
+    for name in DASHBOARDS:
+        (folder / f"{name}.json").write_text(text(name), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
