@@ -16,10 +16,7 @@ from services.core.ports import Generator, Verifier
 from services.generator.api import generate_router, generator_router
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
-from services.orchestrator.api.jobs import jobs_router
 from services.orchestrator.api.solve import BODIES, solve_router
-from services.orchestrator.jobs.service import Jobs
-from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
@@ -56,7 +53,12 @@ def verifier_app(verifier: Verifier) -> FastAPI:
     return serving_app([verifier_router(verifier)], Lifecycle(checks=[verifier.ready]))
 
 
-def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSettings | None = None) -> FastAPI:
+def all_in_one_app(
+    generator: Generator,
+    verifier: Verifier,
+    settings: RuntimeSettings | None = None,
+    more: Sequence[APIRouter] = (),
+) -> FastAPI:
     """Every route behind one port, with metrics in one registry."""
     registry = CollectorRegistry()
     grader = InlineGrader()
@@ -68,7 +70,7 @@ def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSe
         scoring_router(verifier),
         rerank_router(verifier),
         generate_router(generator),
-        jobs_router(Jobs(JobSettings(), generator, verifier)),
+        *more,
     ]
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 

@@ -13,6 +13,9 @@ from fastapi import FastAPI
 
 from services.core.contracts import ErrorEnvelope
 from services.core.errors import ContextLengthExceeded, NotReady, Overloaded
+from services.orchestrator.api.jobs import jobs_router
+from services.orchestrator.jobs.service import Jobs
+from services.orchestrator.jobs.settings import JobSettings
 from services.runtime.settings import RuntimeSettings
 from tests.fakes import FakeGenerator, FakeVerifier, solution
 from tests.serving import Address, Switchboard, all_in_one_app, eventually, served
@@ -166,7 +169,8 @@ class World:
 
     @property
     def app(self) -> FastAPI:
-        return all_in_one_app(self.generator, self.verifier, self.settings)
+        jobs = jobs_router(Jobs(JobSettings(), self.generator, self.verifier))
+        return all_in_one_app(self.generator, self.verifier, self.settings, [jobs])
 
     async def send(self, path: str, sent: Sent, **options: bool) -> Reply:
         app = self.app
