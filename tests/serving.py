@@ -11,7 +11,7 @@ from fastapi import APIRouter, FastAPI
 from prometheus_client import CollectorRegistry
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest
+from services.core.contracts import ChatRequest, GenerateRequest, GradeRequest, JobRequest
 from services.core.ports import Generator, Verifier
 from services.generator.api import generate_router, generator_router
 from services.orchestrator.api.chat import chat_router
@@ -38,7 +38,7 @@ def serving_app(
     return build_app(
         title="test",
         routers=routers,
-        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, GenerateRequest, JobRequest],
         lifecycle=lifecycle,
         registry=registry or CollectorRegistry(),
         settings=settings or RuntimeSettings(),
@@ -53,7 +53,12 @@ def verifier_app(verifier: Verifier) -> FastAPI:
     return serving_app([verifier_router(verifier)], Lifecycle(checks=[verifier.ready]))
 
 
-def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSettings | None = None) -> FastAPI:
+def all_in_one_app(
+    generator: Generator,
+    verifier: Verifier,
+    settings: RuntimeSettings | None = None,
+    more: Sequence[APIRouter] = (),
+) -> FastAPI:
     """Every route behind one port, with metrics in one registry."""
     registry = CollectorRegistry()
     grader = InlineGrader()
@@ -65,6 +70,7 @@ def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSe
         scoring_router(verifier),
         rerank_router(verifier),
         generate_router(generator),
+        *more,
     ]
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 

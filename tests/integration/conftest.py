@@ -36,10 +36,10 @@ def three(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
 
 @pytest.fixture(scope="session")
 def all_in_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
-    """`e2h up`."""
-    port = free_port()
-    arguments = ["-m", "services.cli.main", "up", "--port", str(port)]
-    with running(arguments, tmp_path_factory.mktemp("up") / "up.log", port) as process:
+    """`e2h up --jobs`."""
+    port, directory = free_port(), tmp_path_factory.mktemp("up")
+    arguments = ["-m", "services.cli.main", "up", "--port", str(port), "--jobs", "--jobs-dir", str(directory / "jobs")]
+    with running(arguments, directory / "up.log", port) as process:
         yield process
 
 

@@ -239,7 +239,7 @@ def body_of(dataset: Any, **fields: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("body", "status", "code", "says"),
     [
-        pytest.param(body_of({"items": [*ITEMS, ITEMS[0]]}), 422, "duplicate_id", "line 4", id="40 an id twice"),
+        pytest.param(body_of({"items": [*ITEMS, ITEMS[0]]}), 422, "duplicate_id", "item 4", id="40 an id twice"),
         pytest.param(body_of({"items": []}), 422, "empty", "", id="40 no items"),
         pytest.param(body_of({"items": [ITEMS[0], {"id": "x"}]}), 422, "invalid_body", "items.1", id="40 one is none"),
         pytest.param(body_of({"path": "mixed.jsonl"}), 422, "invalid_json", "line 2", id="40 a line that is no JSON"),

@@ -13,6 +13,9 @@ from fastapi import FastAPI
 
 from services.core.contracts import ErrorEnvelope
 from services.core.errors import ContextLengthExceeded, NotReady, Overloaded
+from services.orchestrator.api.jobs import jobs_router
+from services.orchestrator.jobs.service import Jobs
+from services.orchestrator.jobs.settings import JobSettings
 from services.runtime.settings import RuntimeSettings
 from tests.fakes import FakeGenerator, FakeVerifier, solution
 from tests.serving import Address, Switchboard, all_in_one_app, eventually, served
@@ -23,7 +26,7 @@ LIMIT = 2 * 2**20
 CANARY = "canary-7f3a"
 SOLVE, VOTE, SCORE, GENERATE = "/v1/solve", "/v1/vote", "/v1/score", "/v1/generate"
 GRADE, RERANK, RERANK_V2 = "/v1/grade", "/v1/rerank", "/v2/rerank"
-CHAT = "/v1/chat/completions"
+CHAT, JOBS = "/v1/chat/completions", "/v1/jobs"
 ROUTES = (SOLVE, VOTE, SCORE, GENERATE, GRADE, RERANK, RERANK_V2, CHAT)
 BODIES: dict[str, dict[str, Any]] = {
     SOLVE: {"problem": CANARY, "n": 1},
@@ -34,6 +37,7 @@ BODIES: dict[str, dict[str, Any]] = {
     RERANK: {"query": CANARY, "documents": [CANARY]},
     RERANK_V2: {"query": CANARY, "documents": [CANARY]},
     CHAT: {"model": "e2h", "messages": [{"role": "user", "content": CANARY}], "e2h": {"n": 1}},
+    JOBS: {"dataset": {"items": [{"id": "1", "problem": CANARY}]}, "n": 1},  # taken nowhere here: there is no redis
 }
 # A string and a number of each body, to be put out of order.
 STRINGS = {
@@ -45,6 +49,7 @@ STRINGS = {
     RERANK: "query",
     RERANK_V2: "query",
     CHAT: "model",
+    JOBS: "strategies",
 }
 NUMBERS = {
     SOLVE: "n",
@@ -55,6 +60,7 @@ NUMBERS = {
     RERANK: "top_n",
     RERANK_V2: "top_n",
     CHAT: "n",
+    JOBS: "n",
 }
 
 
@@ -163,7 +169,8 @@ class World:
 
     @property
     def app(self) -> FastAPI:
-        return all_in_one_app(self.generator, self.verifier, self.settings)
+        jobs = jobs_router(Jobs(JobSettings(), self.generator, self.verifier))
+        return all_in_one_app(self.generator, self.verifier, self.settings, [jobs])
 
     async def send(self, path: str, sent: Sent, **options: bool) -> Reply:
         app = self.app
@@ -258,7 +265,7 @@ EVERY_ROUTE: list[Any] = [
 ]
 
 
-@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("route", [*ROUTES, JOBS])
 @pytest.mark.parametrize(("make", "status", "code"), EVERY_ROUTE)
 async def test_every_route_refuses(route: str, make: Make, status: int, code: str | None) -> None:
     world = World()
