@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 import pytest
+from pydantic_settings import BaseSettings
 
 from services.generator.settings import GeneratorSettings
 from services.orchestrator.settings import OrchestratorSettings
@@ -135,7 +136,7 @@ def test_every_setting_that_a_service_gets_is_one() -> None:
     given = {key for service in HARDENED.values() for key in service.get("environment", {}) if key.startswith("E2H_")}
     # Those of jobs belong to a class of their own, which tells of an unknown one itself.
     given = {key for key in given if not key.startswith("E2H_JOBS_")}
-    known = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
+    known: list[type[BaseSettings]] = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
     assert unknown_variables(known, dict.fromkeys(given, "")) == {}
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
+from pydantic_settings import BaseSettings
 
 from services.generator.settings import GeneratorSettings
 from services.orchestrator.settings import OrchestratorSettings
@@ -153,7 +154,7 @@ class TestAnOverlay:
             for told in container.get("env", ())
             if told["name"].startswith("E2H_") and not told["name"].startswith("E2H_JOBS_")
         }
-        known = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
+        known: list[type[BaseSettings]] = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
         assert unknown_variables(known, dict.fromkeys(names, "")) == {}
 
 
