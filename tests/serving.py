@@ -69,6 +69,26 @@ def all_in_one_app(generator: Generator, verifier: Verifier, settings: RuntimeSe
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 
 
+def orchestrator_app(
+    generator: Generator,
+    verifier: Verifier,
+    settings: RuntimeSettings | None = None,
+    registry: CollectorRegistry | None = None,
+) -> FastAPI:
+    """The routes of the orchestrator's process, around any ports."""
+    registry = registry or CollectorRegistry()
+    grader = InlineGrader()
+    solver = Solver(generator, verifier, grader, SolveMetrics(registry))
+    routers = [
+        solve_router(solver, grader),
+        chat_router(solver),
+        grade_router(grader),
+        scoring_router(verifier),
+        rerank_router(verifier),
+    ]
+    return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
+
+
 class _Server(uvicorn.Server):
     def __init__(self, config: uvicorn.Config) -> None:
         super().__init__(config)

@@ -22,13 +22,13 @@ def server_binaries() -> dict[str, str]:
 
 
 class RedisServer:
-    """One server on one port, without persistence. It may be killed and started again."""
+    """One server on one port, with or without an append-only file. It may be killed and started again."""
 
-    def __init__(self, binary: str, directory: Path, password: str | None = None) -> None:
+    def __init__(self, binary: str, directory: Path, password: str | None = None, *, kept: bool = False) -> None:
         self.port = free_port()
         self._password = password
         self._command = [binary, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(directory)]
-        self._command += ["--save", "", "--appendonly", "no"]
+        self._command += ["--save", "", "--appendonly", "yes" if kept else "no"]
         if password is not None:
             self._command += ["--requirepass", password]
         self._process: subprocess.Popen[bytes] | None = None
@@ -47,7 +47,7 @@ class RedisServer:
             time.sleep(0.02)
 
     def kill(self) -> None:
-        """SIGKILL, and wait for its end. What it held is lost."""
+        """SIGKILL, and wait for its end. What it held and did not write is lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -63,9 +63,11 @@ class RedisServer:
 
 
 @contextmanager
-def redis_server(binary: str, directory: Path, password: str | None = None) -> Iterator[RedisServer]:
-    """A server for the length of the block."""
-    server = RedisServer(binary, directory, password)
+def redis_server(
+    binary: str, directory: Path, password: str | None = None, *, kept: bool = False
+) -> Iterator[RedisServer]:
+    """A server for the length of the block; `kept`, with an append-only file that is written each second."""
+    server = RedisServer(binary, directory, password, kept=kept)
     server.start()
     try:
         yield server

@@ -18,7 +18,9 @@ from services.cli.remote import API_KEY_VARIABLE
 from services.cli.settings import generator_settings, verifier_settings
 from services.core.errors import ModelLoadError
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.evaluation.settings import EvaluationSettings
 from services.orchestrator.grading.settings import GradingSettings
+from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.runtime.auth import KeyRing, reason_not_to_serve
 from services.runtime.checkpoint import check_model_directory, looks_local
@@ -118,6 +120,8 @@ def _variables() -> Iterator[Finding]:
         VerifierSettings,
         OrchestratorSettings,
         GradingSettings,
+        EvaluationSettings,
+        JobSettings,
     ]
     ours = {"E2H_URL", API_KEY_VARIABLE}
     for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k not in ours}).items():

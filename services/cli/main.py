@@ -6,8 +6,11 @@ from typing import Annotated
 import typer
 
 from services import __version__
+from services.cli import evaluation as evaluation_commands
 from services.cli import keys as key_commands
 from services.cli import verifier as verifier_commands
+from services.cli.bench import commands as bench_commands
+from services.cli.options import AsJson, GeneratorModel, Url, VerifierModel
 from services.core.aggregation import Aggregation
 from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
 from services.core.equivalence import Mode
@@ -25,20 +28,8 @@ app = typer.Typer(
 
 app.add_typer(verifier_commands.app)
 app.add_typer(key_commands.app)
-
-GeneratorModel = Annotated[
-    str | None,
-    typer.Option("--generator", metavar="DIR|HUB_ID", help="Causal LM that samples.  [default: models/generator]"),
-]
-VerifierModel = Annotated[
-    str | None,
-    typer.Option("--verifier", metavar="DIR", help="Reward model that scores.  [default: models/verifier]"),
-]
-Url = Annotated[
-    str | None,
-    typer.Option(envvar="E2H_URL", help="Ask a running server instead of loading the models here."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the response as JSON and nothing else.")]
+app.add_typer(evaluation_commands.app)  # without a name of its own: its commands stand beside these
+app.add_typer(bench_commands.app)
 
 
 def _version(wanted: bool) -> None:
@@ -65,11 +56,17 @@ def up(
     ] = False,
     generator: GeneratorModel = None,
     verifier: VerifierModel = None,
+    jobs: Annotated[
+        bool, typer.Option("--jobs", help="Take and run evaluation jobs, with a redis of its own if none is set.")
+    ] = False,
+    jobs_dir: Annotated[Path, typer.Option(metavar="DIR", help="Where jobs and their results are kept.")] = Path(
+        "out/jobs"
+    ),
 ) -> None:
     """Serve everything in one process: generator, verifier and orchestrator behind one port."""
     from services.cli.up import serve
 
-    raise typer.Exit(serve(port, host, generator, verifier, insecure=insecure))
+    raise typer.Exit(serve(port, host, generator, verifier, jobs_dir if jobs else None, insecure=insecure))
 
 
 @app.command()
@@ -136,6 +133,18 @@ def grade(
     from services.cli.grade import run_grade
 
     raise typer.Exit(run_grade(file, mode))
+
+
+@app.command()
+def worker(
+    port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="Port of /ready and /metrics.  [default: 8103; 0: any]")
+    ] = None,
+) -> None:
+    """Run the items of evaluation jobs (E2H_JOBS_*), against the engines that the orchestrator's settings name."""
+    from services.cli.worker import run_worker
+
+    raise typer.Exit(run_worker(port))
 
 
 @app.command()

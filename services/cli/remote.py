@@ -13,7 +13,7 @@ from services.runtime.refusals import read_refusal
 Model = TypeVar("Model", bound=BaseModel)
 API_KEY_VARIABLE = "E2H_API_KEY"
 # A solve on a CPU takes minutes; a person who waits can interrupt.
-_TIMEOUT = httpx2.Timeout(None, connect=5.0)
+TIMEOUT = httpx2.Timeout(None, connect=5.0)
 
 
 def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
@@ -22,8 +22,8 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         response = httpx2.post(
             url.rstrip("/") + path,
             content=body.model_dump_json(),
-            headers=_headers(),
-            timeout=_TIMEOUT,
+            headers=headers(),
+            timeout=TIMEOUT,
         )
     except (httpx2.HTTPError, httpx2.InvalidURL) as error:
         raise UpstreamUnavailable(f"no server answers there ({type(error).__name__})") from error
@@ -36,6 +36,7 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
         raise UpstreamContract("the server there does not speak e2h's API") from error
 
 
-def _headers() -> dict[str, str]:
-    headers, key = {"content-type": "application/json"}, os.environ.get(API_KEY_VARIABLE, "").strip()
-    return {**headers, "authorization": f"Bearer {key}"} if key else headers
+def headers() -> dict[str, str]:
+    """Of every request: its content type, and the API key where there is one."""
+    plain, key = {"content-type": "application/json"}, os.environ.get(API_KEY_VARIABLE, "").strip()
+    return {**plain, "authorization": f"Bearer {key}"} if key else plain

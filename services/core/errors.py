@@ -4,6 +4,7 @@
     ├── InvalidRequest                  422   invalid_body (or its own)  no
     │   ├── InvalidJson                 400   invalid_json               no
     │   ├── InvalidHttp                 400   invalid_http               no
+    │   ├── InvalidEventId              400   invalid_event_id           no
     │   ├── EmptyProblem                422   empty_problem              no
     │   ├── TooManyItems                422   too_many_items             no
     │   ├── ContextLengthExceeded       422   context_length_exceeded    no
@@ -17,10 +18,13 @@
     ├── ModelNotFound                   404   model_not_found            no
     ├── NotFound                        404   not_found                  no
     ├── MethodNotAllowed                405   method_not_allowed         no
+    ├── IdempotencyMismatch             422   idempotency_mismatch       no
+    ├── NotFinished                     409   not_finished               no
     ├── Overloaded                      429   overloaded                 yes
     ├── RateLimited                     429   rate_limited               yes
     ├── NotReady                        503   not_ready                  yes
     ├── Draining                        503   draining                   yes
+    ├── StorageFull                     503   storage_full               yes
     ├── UpstreamUnavailable             503   upstream_unavailable       yes
     ├── UpstreamContract                502   upstream_contract          no
     ├── DeadlineExceeded                504   deadline_exceeded          yes
@@ -71,6 +75,13 @@ class InvalidHttp(InvalidRequest):
 
     status = 400
     code = "invalid_http"
+
+
+class InvalidEventId(InvalidRequest):
+    """The event after which a stream shall go on has no name that the stream gives."""
+
+    status = 400
+    code = "invalid_event_id"
 
 
 class EmptyProblem(InvalidRequest):
@@ -161,6 +172,20 @@ class MethodNotAllowed(E2HError):
     code = "method_not_allowed"
 
 
+class IdempotencyMismatch(E2HError):
+    """The `Idempotency-Key` came before, with another body."""
+
+    status = 422
+    code = "idempotency_mismatch"
+
+
+class NotFinished(E2HError):
+    """The job has no results: it still runs, or ended without any."""
+
+    status = 409
+    code = "not_finished"
+
+
 class Overloaded(E2HError):
     """Our own queue is full; the work was refused before it began."""
 
@@ -190,6 +215,14 @@ class Draining(E2HError):
 
     status = 503
     code = "draining"
+    retryable = True
+
+
+class StorageFull(E2HError):
+    """What keeps jobs or their results has no room; nothing was kept in part."""
+
+    status = 503
+    code = "storage_full"
     retryable = True
 
 
@@ -240,6 +273,7 @@ _BY_CODE: dict[str, type[E2HError]] = {
     for cls in (
         InvalidJson,
         InvalidHttp,
+        InvalidEventId,
         EmptyProblem,
         TooManyItems,
         ContextLengthExceeded,
@@ -253,10 +287,13 @@ _BY_CODE: dict[str, type[E2HError]] = {
         ModelNotFound,
         NotFound,
         MethodNotAllowed,
+        IdempotencyMismatch,
+        NotFinished,
         Overloaded,
         RateLimited,
         NotReady,
         Draining,
+        StorageFull,
         UpstreamUnavailable,
         UpstreamContract,
         DeadlineExceeded,

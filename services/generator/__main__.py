@@ -5,6 +5,7 @@ import sys
 from prometheus_client import CollectorRegistry
 
 from services.core.contracts import GenerateRequest
+from services.generator.admission import BoundedGenerator
 from services.generator.api import generator_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
@@ -19,10 +20,11 @@ def build(settings: GeneratorSettings, runtime: RuntimeSettings) -> Service:
     """The generator's app around a real engine."""
     registry = CollectorRegistry()
     generator = VllmGenerator(settings, GeneratorMetrics(registry))
+    bounded = BoundedGenerator(generator, settings.max_queue_tokens, registry)
     lifecycle = Lifecycle(checks=[generator.ready])
     app = build_app(
         title="e2h generator",
-        routers=[generator_router(generator)],
+        routers=[generator_router(bounded)],
         bodies=[GenerateRequest],
         lifecycle=lifecycle,
         registry=registry,

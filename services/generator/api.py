@@ -12,7 +12,7 @@ from services.core.errors import UpstreamContract
 from services.core.ports import Generator
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
-from services.runtime.sse import encode_event, guarded
+from services.runtime.sse import STREAMED, encode_event, guarded
 
 _EXAMPLE = {"problem": "What is 6 times 7?", "n": 2, "sampling": {"max_tokens": 256, "seed": 7}}
 
@@ -36,7 +36,7 @@ def generate_router(generator: Generator) -> APIRouter:
     @router.post(
         "/v1/generate",
         response_model=GenerateResponse,
-        responses=error_responses(400, 413, 415, 422, 429, 503),
+        responses=STREAMED | error_responses(400, 413, 415, 422, 429, 502, 503, 504),
         openapi_extra=describe_body(GenerateRequest, _EXAMPLE),
     )
     async def generate(request: Request) -> Response:

@@ -35,6 +35,12 @@ class GeneratorSettings(BaseSettings):
     max_running_samples: int = Field(
         default=256, ge=1, le=8192, description="Samples that the engine decodes at once; more wait in its queue."
     )
+    max_queue_tokens: int = Field(
+        default=16_777_216,
+        ge=1,
+        description="What all admitted requests may make at most (n x max_tokens each); beyond it callers get 429 at "
+        "once. 16 Mi are 128 requests of 128 samples of 1,024 tokens.",
+    )
     gpu_memory_share: float = Field(
         default=0.9, gt=0.0, le=1.0, description="Share of the GPU's memory that vLLM takes; lower it to share the GPU."
     )

@@ -3,23 +3,21 @@
 import asyncio
 import sys
 
-import httpx2
-import openai
 from prometheus_client import CollectorRegistry
 
-from services.core.contracts import ChatRequest, GradeRequest
+from services.core.contracts import ChatRequest, GradeRequest, JobRequest
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
+from services.orchestrator.api.jobs import jobs_router
 from services.orchestrator.api.solve import BODIES, solve_router
-from services.orchestrator.clients.generator import HttpGenerator
-from services.orchestrator.clients.openai import OpenAIGenerator
-from services.orchestrator.clients.transport import Upstream, upstream
-from services.orchestrator.clients.verifier import HttpVerifier
+from services.orchestrator.evaluation.settings import EvaluationSettings
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
+from services.orchestrator.jobs.service import Jobs
+from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.metrics import SolveMetrics
-from services.orchestrator.routing import ReplicatedGenerator, ReplicatedVerifier, RoutingMetrics
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.solver import Solver
+from services.orchestrator.upstreams import Upstreams
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.logs import configure_logging
 from services.runtime.serving import Service, run
@@ -30,14 +28,14 @@ from services.runtime.verifier_routes import VERIFIER_BODIES, rerank_router, sco
 def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
     """The orchestrator's app around clients of the other two services."""
     registry = CollectorRegistry()
-    generators = build_generators(settings)
-    verifiers = [HttpVerifier(_upstream("verifier", url, settings)) for url in settings.verifier_url]
-    routing = RoutingMetrics(registry)
-    generator, verifier = ReplicatedGenerator(generators, routing), ReplicatedVerifier(verifiers, routing)
+    upstreams = Upstreams(settings, registry)
+    generator, verifier = upstreams.generator, upstreams.verifier
     grader = GradingPool(load_settings(GradingSettings), GradingMetrics(registry))
     solver = Solver(generator, verifier, grader, SolveMetrics(registry))
+    jobs = Jobs(load_settings(JobSettings), generator, verifier, load_settings(EvaluationSettings).data_dir)
     lifecycle = Lifecycle(
-        checks=[grader.ready, generator.ready, verifier.ready], optional=[*generator.checks(), *verifier.checks()]
+        checks=[grader.ready, generator.ready, verifier.ready],
+        optional=[*generator.checks(), *verifier.checks(), jobs.ready],
     )
     app = build_app(
         title="e2h",
@@ -48,8 +46,9 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
             grade_router(grader),
             scoring_router(verifier),
             rerank_router(verifier),
+            jobs_router(jobs),
         ],
-        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest],
+        bodies=[*BODIES, *VERIFIER_BODIES, ChatRequest, GradeRequest, JobRequest],
         lifecycle=lifecycle,
         registry=registry,
         settings=runtime,
@@ -60,37 +59,9 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
         await grader.start()
 
     async def stop() -> None:
-        await asyncio.gather(generator.close(), verifier.close())  # they use the clients that are closed next
-        await asyncio.gather(*(client.close() for client in (*generators, *verifiers)), grader.close())
+        await asyncio.gather(upstreams.close(), grader.close(), jobs.close())
 
     return Service(app, lifecycle, start=start, stop=stop)
-
-
-def build_generators(settings: OrchestratorSettings) -> list[HttpGenerator] | list[OpenAIGenerator]:
-    """Our generator services, or the OpenAI-compatible servers that the settings name instead."""
-    if settings.openai_base_url is None:
-        return [HttpGenerator(_upstream("generator", url, settings)) for url in settings.generator_url]
-    return [_openai_generator(url, settings) for url in settings.openai_base_url]
-
-
-def _openai_generator(url: str, settings: OrchestratorSettings) -> OpenAIGenerator:
-    client = openai.AsyncOpenAI(
-        base_url=url,
-        api_key=settings.openai_api_key.get_secret_value(),
-        timeout=httpx2.Timeout(settings.read_timeout_s, connect=settings.connect_timeout_s),
-        max_retries=0,  # retries have one place, and it is not a client library
-    )
-    return OpenAIGenerator(
-        client,
-        settings.openai_model,
-        settings.openai_style,
-        settings.openai_system_prompt,
-        settings.openai_max_concurrency,
-    )
-
-
-def _upstream(name: str, url: str, settings: OrchestratorSettings) -> Upstream:
-    return upstream(name, url, connect_timeout_s=settings.connect_timeout_s, read_timeout_s=settings.read_timeout_s)
 
 
 def main() -> int:

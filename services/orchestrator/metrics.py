@@ -25,6 +25,12 @@ class SolveMetrics:
         self._saved = Counter(
             "e2h_solve_samples_saved_total", "Samples that an early stop left out", ("strategy",), registry=registry
         )
+        self._verdicts = Counter(
+            "e2h_solve_verifier_vs_majority_total",
+            "Votes that scores decided: whether the most frequent answer would have won too (agrees, disagrees)",
+            ("verdict",),
+            registry=registry,
+        )
         self._unanswered = Counter("e2h_solves_unanswered_total", "Solves without an answer", registry=registry)
 
     def observe(self, response: SolveResponse, n: int) -> None:
@@ -40,3 +46,6 @@ class SolveMetrics:
             self._unanswered.inc()
         else:
             self._margin.observe(response.margin)
+        if response.classes and response.strategy.needs_scores and response.degraded is None:
+            most = max(each.votes for each in response.classes)
+            self._verdicts.labels("agrees" if response.classes[0].votes == most else "disagrees").inc()

@@ -65,6 +65,10 @@ class OrchestratorSettings(BaseSettings):
     openai_max_concurrency: int = Field(
         default=64, ge=1, description="Samples asked of that server at once; more than it takes makes it refuse some."
     )
+    upstream_api_key: SecretStr | None = Field(
+        default=None,
+        description="The API key that our generators and verifiers ask for; it needs the scopes generate and score.",
+    )
     connect_timeout_s: float = Field(
         default=2.0, gt=0.0, description="A service that does not answer a connect is down."
     )

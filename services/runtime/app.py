@@ -20,7 +20,9 @@ from services.core.errors import E2HError, MethodNotAllowed, NotFound
 from services.runtime.auth import OPEN_PATHS, Authentication, KeyRing, require_scopes
 from services.runtime.bodies import add_schemas, json_response
 from services.runtime.faults import error_response, log_cause
+from services.runtime.idempotency import IdempotentAnswers
 from services.runtime.intake import BodyLimits
+from services.runtime.lag import LoopLag
 from services.runtime.limits import RateLimiter, RateLimits
 from services.runtime.metrics import HttpMetrics, exposition
 from services.runtime.middleware import RequestContext
@@ -77,14 +79,20 @@ def build_app(
     Raises `ValueError` for a route that no scope of an API key opens.
     """
     limiter = RateLimiter(settings, registry)
+    idempotency = IdempotentAnswers(settings, registry)
+    lag = LoopLag(registry)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        watching = asyncio.create_task(lag.watch())
         yield
-        await limiter.close()
+        watching.cancel()
+        await asyncio.gather(limiter.close(), idempotency.close())
 
     app = FastAPI(title=title, version=__version__, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
+    app.state.idempotency = idempotency
+    lifecycle.optional = [*lifecycle.optional, idempotency.ready]
     _add_layers(app, lifecycle, limiter, registry, settings)
     app.add_exception_handler(E2HError, _on_fault)
     app.add_exception_handler(HTTPException, _on_http_exception)
@@ -109,7 +117,8 @@ def _add_layers(
     app.add_middleware(RateLimits, limiter=limiter, default=settings.rate_limit)
     lifecycle.optional = [*lifecycle.optional, limiter.ready]
     if app.state.keys is not None:
-        app.add_middleware(Authentication, ring=app.state.keys, registry=registry)
+        failures = settings.auth_failure_rate
+        app.add_middleware(Authentication, ring=app.state.keys, registry=registry, failure_rate=failures)
         lifecycle.optional = [*lifecycle.optional, app.state.keys.ready]
     app.add_middleware(RequestContext, metrics=HttpMetrics(registry), draining=lambda: lifecycle.phase == "draining")
 

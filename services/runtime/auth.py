@@ -8,7 +8,8 @@ import hmac
 import ipaddress
 import math
 import time
-from collections.abc import Iterable
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -18,8 +19,9 @@ import structlog
 from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from services.core.errors import Forbidden, Unauthorized
+from services.core.errors import Forbidden, RateLimited, Unauthorized
 from services.runtime import keys
+from services.runtime.addresses import network_of
 from services.runtime.keys import KeyRecord, KeysFileError
 from services.runtime.settings import RuntimeSettings
 
@@ -43,6 +45,8 @@ _ROUTES: dict[str, keys.Scope | None] = {
 _BELOW: dict[str, keys.Scope | None] = {"/v1/models/": None, "/v1/jobs/": "jobs"}
 # A revoked key stops working within this time.
 _LOOK_AGAIN_S = 0.25
+# Of addresses without a valid key; a few hundred bytes each.
+_MOST_ADDRESSES = 10_000
 _CALLER = "e2h.caller"
 _NOBODY = "0" * 64
 _REFUSED = "a valid API key is needed, as the header authorization: Bearer KEY"
@@ -131,12 +135,35 @@ class KeyRing:
         return found.st_mtime_ns, found.st_ino, found.st_size
 
 
-class Authentication:
-    """Pure ASGI middleware. Raises `Unauthorized` or `Forbidden`, which the outermost layer answers."""
+class FailedAttempts:
+    """How often each address came without a valid key, in windows of fixed length and in bounded memory."""
 
-    def __init__(self, app: ASGIApp, ring: KeyRing, registry: CollectorRegistry) -> None:
+    def __init__(self, rate: str, clock: Callable[[], float] = time.monotonic) -> None:
+        allowed = keys.parse_rate(rate)
+        self._most, self._window_s = allowed.amount, float(allowed.get_expiry())
+        self._clock = clock
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # when the window began, and how many
+
+    def count(self, address: str) -> None:
+        """Take note of one more. Raises `RateLimited`, with the rest of the window, when there were too many."""
+        now = self._clock()
+        began, count = self._counts.pop(address, (now, 0))
+        if now - began >= self._window_s:
+            began, count = now, 0
+        self._counts[address] = (began, count + 1)
+        if len(self._counts) > _MOST_ADDRESSES:  # whoever was quiet longest is forgotten
+            self._counts.popitem(last=False)
+        if count >= self._most:
+            raise RateLimited("too many requests without a valid API key", retry_after_s=began + self._window_s - now)
+
+
+class Authentication:
+    """Pure ASGI middleware. Raises `Unauthorized`, `RateLimited` or `Forbidden`, which the outermost layer answers."""
+
+    def __init__(self, app: ASGIApp, ring: KeyRing, registry: CollectorRegistry, failure_rate: str) -> None:
         self._app = app
         self._ring = ring
+        self._failed = FailedAttempts(failure_rate)
         self._refusals = Counter(
             "e2h_auth_refusals_total", "Requests refused, by reason", ("reason",), registry=registry
         )
@@ -153,6 +180,7 @@ class Authentication:
         record = self._ring.find(_key_of(scope))
         if record is None:
             self._refusals.labels("unauthorized").inc()
+            self._failed.count(network_of(scope))
             raise Unauthorized(_REFUSED)
         structlog.contextvars.bind_contextvars(tenant=record.tenant, key=record.prefix)
         wanted = scope_of(scope["path"])

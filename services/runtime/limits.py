@@ -6,7 +6,6 @@ as there are processes, and nobody is refused, or waits, for redis' sake.
 """
 
 import asyncio
-import ipaddress
 import time
 
 import structlog
@@ -19,6 +18,7 @@ from redis.exceptions import RedisError
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.core.errors import RateLimited
+from services.runtime.addresses import network_of
 from services.runtime.auth import OPEN_PATHS, caller_of
 from services.runtime.keys import parse_rate
 from services.runtime.redis import connect, trouble
@@ -29,8 +29,6 @@ _PAUSE_S = 1.0
 _SWEEP_EVERY_S = 30.0
 _KEY_PREFIX = "e2h:limits"
 _FREE = OPEN_PATHS | {"/metrics"}
-# One line of a provider holds more addresses of the sixth version than one could count.
-_V6_SUBNET = 64
 
 
 class RateLimiter:
@@ -123,7 +121,7 @@ class RateLimits:
         """A key's own rate is counted for the key; the default for the tenant with all its keys, or the address."""
         caller = caller_of(scope)
         if caller is None:
-            return self._default, f"address:{_network(scope)}"
+            return self._default, f"address:{network_of(scope)}"
         if caller.rate is not None:
             return parse_rate(caller.rate), f"key:{caller.prefix}"
         return self._default, f"tenant:{caller.tenant}"
@@ -135,14 +133,3 @@ async def _wait(limiter: MovingWindowRateLimiter, rate: RateLimitItem, name: str
         return 0.0
     window = await limiter.get_window_stats(rate, name)
     return max(1.0, window.reset_time - time.time())
-
-
-def _network(scope: Scope) -> str:
-    client = scope.get("client")
-    try:
-        address = ipaddress.ip_address(client[0] if client else "")
-    except ValueError:
-        return "unknown"
-    if address.version == 6:
-        return str(ipaddress.ip_network((address, _V6_SUBNET), strict=False))
-    return str(address)

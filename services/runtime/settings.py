@@ -49,6 +49,11 @@ class RuntimeSettings(BaseSettings):
         default=None,
         description="File of `e2h keys`. With it every request but probes and docs needs a key; changes hold at once.",
     )
+    auth_failure_rate: Rate = Field(
+        default="60/minute",
+        description="Requests of one address without a valid key that are told so (401); beyond it they get 429. A "
+        "valid key is never held up by others'.",
+    )
     insecure: bool = Field(
         default=False,
         description="Listen beyond loopback without keys: whoever reaches the port may use it.",
@@ -63,10 +68,20 @@ class RuntimeSettings(BaseSettings):
         "429. A key's own rate goes before it.",
     )
     redis_url: RedisUrl | None = Field(
-        default=None, description="A redis in which all processes count rates together; without it each counts alone."
+        default=None,
+        description="A redis in which all processes count rates together and know each other's answers to an "
+        "Idempotency-Key; without it each is alone.",
     )
     redis_timeout_ms: float = Field(
         default=100.0, gt=0.0, le=10_000.0, description="A redis that takes longer is done without, for a second."
+    )
+    idempotency_ttl_s: float = Field(
+        default=86_400.0, gt=0.0, le=2_592_000.0, description="How long an answer to an Idempotency-Key is sent again."
+    )
+    idempotency_max_bytes: int = Field(
+        default=64 * 2**20,
+        ge=4096,
+        description="Memory for such answers; beyond it the oldest are forgotten. One above an eighth is not kept.",
     )
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         default="INFO", description="Below INFO the log may hold lengths and hashes of texts, never the texts."

@@ -18,9 +18,15 @@ _log = structlog.get_logger("e2h.sse")
 # Proxies and clients give up on a silent connection after half a minute or more.
 KEEP_ALIVE_S = 10.0
 KEEP_ALIVE = b": keep-alive\n\n"
+_EVENT = {
+    "type": "object",
+    "properties": {"event": {"type": "string"}, "data": {"type": "string"}},
+    "required": ["data"],
+    "additionalProperties": False,
+}
 # What a route that can stream says of it in the OpenAPI page.
 STREAMED: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}},
+    200: {"content": {"text/event-stream": {"itemSchema": _EVENT}}},
 }
 
 

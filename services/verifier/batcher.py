@@ -6,14 +6,15 @@ fails everyone who waits and shows in `alive`.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import structlog
 
-from services.core.errors import DeadlineExceeded, E2HError, InternalError, ItemTooLarge, NotReady, Overloaded
+from services.core.errors import DeadlineExceeded, E2HError, InternalError, ItemTooLarge, NotReady
 from services.runtime import context
+from services.verifier.admission import Admission
 from services.verifier.batching import Waiting, take_batch
 from services.verifier.device import Device, Ran, Throughput
 from services.verifier.families.base import Encoded
@@ -66,19 +67,20 @@ class Batcher:
         max_batch_tokens: int,
         max_queue_tokens: int,
         gather_s: float,
+        max_wait_s: float | None = None,
     ) -> None:
         self._metrics = metrics
         self._device = Device(model, metrics, max_batch_tokens)
         self._throughput = Throughput()
-        self._max_queue_tokens = max_queue_tokens
+        self._admission = Admission(metrics, max_queue_tokens, max_wait_s)
         self._gather_s = gather_s
         self._items: list[_Item] = []
-        self._queued_tokens = 0
         self._changed = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._failures = 0
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="e2h-verifier-device")
         self._loop: asyncio.Task[None] | None = None
+        metrics.queue_age.set_function(self._age)
 
     def start(self) -> None:
         """Begin to run batches in the running event loop."""
@@ -102,6 +104,10 @@ class Batcher:
         """Whether the last batches all failed: a broken device gives no other sign."""
         return self._failures >= _FAILURES_IN_A_ROW
 
+    def require_room(self) -> None:
+        """Raises `Overloaded` when a request of the calling task would be refused whatever its size."""
+        self._admission.require_room(0, background=context.priority() == "batch")
+
     async def score(self, encoded: Sequence[Encoded], group: str = "") -> list[Scored | ItemTooLarge]:
         """Scores in order; an item that the device cannot hold is answered by its error. `group` names the problem.
 
@@ -118,14 +124,11 @@ class Batcher:
     def _admit(self, encoded: Sequence[Encoded], group: str) -> list[_Item]:
         if not self.alive:
             raise NotReady("the verifier's batch loop is not running")
-        tokens = sum(len(e.ids) for e in encoded)
-        # An empty queue takes anything: a request larger than the bound could never be served otherwise.
-        if self._queued_tokens and self._queued_tokens + tokens > self._max_queue_tokens:
-            wait = self._throughput.seconds(self._queued_tokens)
-            raise Overloaded("the verifier's queue is full", retry_after_s=wait)
+        tokens, background = sum(len(e.ids) for e in encoded), context.priority() == "batch"
+        self._admission.require_room(tokens, background=background)
         items = [self._item(one, group) for one in encoded]
         self._items += items
-        self._count_queue(tokens)
+        self._admission.add(tokens, background=background)
         self._changed.set()
         return items
 
@@ -137,9 +140,8 @@ class Batcher:
         waiting = Waiting(encoded.key, group, due, background=priority == "batch")
         return _Item(encoded, waiting, deadline, asyncio.get_running_loop().create_future())
 
-    def _count_queue(self, change: int) -> None:
-        self._queued_tokens += change
-        self._metrics.queue_tokens.set(self._queued_tokens)
+    def _age(self) -> float:
+        return max((time.monotonic() - item.since for item in self._items if not item.answer.done()), default=0.0)
 
     async def _run_forever(self) -> None:
         try:
@@ -188,7 +190,8 @@ class Batcher:
         taken = set(chosen)
         batch = [present[place] for place in chosen]
         self._items = [item for place, item in enumerate(present) if place not in taken]
-        self._count_queue(sum(item.tokens for item in self._items) - self._queued_tokens)
+        self._admission.set_queue(_tokens(self._items), _tokens(i for i in self._items if i.waiting.background))
+        self._admission.formed(_tokens(batch))
         return batch
 
     def _is_lost(self, item: _Item, now: float) -> bool:
@@ -200,8 +203,10 @@ class Batcher:
 
     async def _run(self, batch: list[_Item]) -> None:
         loop = asyncio.get_running_loop()
+        ran_tokens = 0
         try:
             wanted, ran = await loop.run_in_executor(self._thread, self._run_wanted, batch)
+            ran_tokens = _tokens(wanted)
             self._answer(wanted, ran)
             now = time.monotonic()
             for item in batch:
@@ -212,6 +217,8 @@ class Batcher:
             self._failures += 1
             _log.exception("batch failed", solutions=len(batch))
             _fail(batch, InternalError("the verifier failed on this batch; the log has the cause"))
+        finally:
+            self._admission.ended(_tokens(batch), ran_tokens)
 
     def _run_wanted(self, batch: list[_Item]) -> tuple[list[_Item], Ran]:
         """In the device's thread. A batch may have waited behind another one: who left or is late is not run."""
@@ -227,6 +234,10 @@ class Batcher:
         if batch:
             self._throughput.learn(ran.computed, ran.seconds)
             self._metrics.batch([item.tokens for item in batch], ran.computed, ran.seconds)
+
+
+def _tokens(items: Iterable[_Item]) -> int:
+    return sum(item.tokens for item in items)
 
 
 def _answer(item: _Item, result: RawScores | ItemTooLarge, ran: Ran) -> Scored | ItemTooLarge:

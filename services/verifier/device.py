@@ -82,19 +82,23 @@ class Device:
 
 
 class Throughput:
-    """How fast the device has been: a moving average over some ten batches. It predicts waits and decides no score."""
+    """How fast the device has been: a moving average over the last batches, the last of which has `weight`.
 
-    def __init__(self) -> None:
+    It predicts waits and decides no score.
+    """
+
+    def __init__(self, weight: float = 0.1) -> None:
+        self._weight = weight
         self._tokens, self._seconds = _FIRST_GUESS_TOKENS_PER_S, 1.0
-        self._learnt = False
+        self.learnt = False
 
     def learn(self, tokens: int, seconds: float) -> None:
         """A batch of which so many tokens went through the model took so long."""
-        if not self._learnt:
-            self._tokens, self._seconds, self._learnt = float(max(1, tokens)), max(seconds, 1e-6), True
+        if not self.learnt:
+            self._tokens, self._seconds, self.learnt = float(max(1, tokens)), max(seconds, 1e-6), True
         # Each on its own: the mean of speeds would let small batches speak for large ones.
-        self._tokens += 0.1 * (tokens - self._tokens)
-        self._seconds += 0.1 * (seconds - self._seconds)
+        self._tokens += self._weight * (tokens - self._tokens)
+        self._seconds += self._weight * (seconds - self._seconds)
 
     def seconds(self, tokens: int) -> float:
         """How long so many tokens will take."""

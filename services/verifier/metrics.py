@@ -14,6 +14,9 @@ class VerifierMetrics:
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self.queue_tokens = Gauge("e2h_verifier_queue_tokens", "Tokens that wait for the device", registry=registry)
+        self.queue_age = Gauge(
+            "e2h_verifier_queue_age_seconds", "How long the solution waits that waits longest", registry=registry
+        )
         self._solutions = Counter(
             "e2h_verifier_solutions_total",
             "Solutions by outcome: scored, or the error's code",
@@ -40,6 +43,11 @@ class VerifierMetrics:
             "Tokens that went through the model: shared prefixes once, known ones never",
             registry=registry,
         )
+        self._cached = Counter(
+            "e2h_verifier_tokens_cached_total",
+            "Tokens that did not: kept of an earlier batch, or computed for another solution of the same",
+            registry=registry,
+        )
         self._batch_tokens = Histogram(
             "e2h_verifier_batch_tokens", "Tokens a batch computed", registry=registry, buckets=_TOKEN_BUCKETS
         )
@@ -62,6 +70,7 @@ class VerifierMetrics:
         self._batch_solutions.observe(len(lengths))
         self._tokens.inc(sum(lengths))
         self._computed.inc(computed)
+        self._cached.inc(max(0, sum(lengths) - computed))
         self._inference_seconds.observe(seconds)
 
     def waited(self, seconds: float) -> None:

@@ -54,6 +54,7 @@ class LocalVerifier:
             max_batch_tokens=self._settings.batch_tokens(self._model.device_type),
             max_queue_tokens=self._settings.max_queue_tokens,
             gather_s=self._settings.gather_ms / 1000,
+            max_wait_s=self._settings.max_queue_wait_s,
         )
         self._batcher.start()
 
@@ -78,6 +79,8 @@ class LocalVerifier:
         model, batcher = self._loaded()
         if request.model not in (None, model.info.id):
             raise ModelNotFound("this model is not served here", param="model")
+        if self._recall is None:  # what a cache knows needs no room
+            batcher.require_room()
         began = time.perf_counter()
         # In a thread, ahead of the device: long solutions take their time to tokenise.
         encoded = await asyncio.to_thread(_encode_all, model, request)

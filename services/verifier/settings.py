@@ -58,6 +58,14 @@ class VerifierSettings(BaseSettings):
     max_queue_tokens: int = Field(
         default=2_000_000, ge=1024, description="Tokens that may wait; beyond it callers get 429 at once."
     )
+    max_queue_wait_s: float | None = Field(
+        default=None,
+        gt=0.0,
+        description="An interactive request that would wait longer, by how fast the device has been of late, gets 429 "
+        "at once, and those that are let in are answered within about twice this time at any load. Set it to a little "
+        "less than half of what callers wait for. Without it they wait as long as max_queue_tokens take, which suits a "
+        "slow device with few callers.",
+    )
     gather_ms: float = Field(
         default=2.0, ge=0.0, le=1000.0, description="How long an idle device waits for a first caller's siblings."
     )

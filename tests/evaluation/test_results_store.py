@@ -80,7 +80,7 @@ def test_columns_are_those_that_existing_tools_read(tmp_path: Path) -> None:
     assert row["pred_majority@1"] == "1"
     assert row["pred_weighted@2"] == "2"  # scores 0 and 0.25
     assert row["pred_best_of_n@4"] == "1"  # 0.5 at index 2; index 3 has no score
-    assert row["pred_majority@5"] == "1"  # a tie of votes goes to the higher best score
+    assert row["pred_majority@5"] == "1"  # a tie of votes goes to the lower index: majority sees no score
 
 
 def test_an_object_store_serves_as_well() -> None:

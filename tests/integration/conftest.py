@@ -41,3 +41,16 @@ def all_in_one(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     arguments = ["-m", "services.cli.main", "up", "--port", str(port)]
     with running(arguments, tmp_path_factory.mktemp("up") / "up.log", port) as process:
         yield process
+
+
+@pytest.fixture(scope="session")
+def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
+    """Someone's own OpenAI-compatible vLLM server, with the demo generator."""
+    port = free_port()
+    # What `vllm serve` runs; the CPU wheel's own command stumbles over its package name.
+    arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", "models/generator", "--port", str(port)]
+    arguments += ["--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
+    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
+    log = tmp_path_factory.mktemp("vllm") / "log"
+    with running(arguments, log, port, ready="/health", **settings) as server:
+        yield server

@@ -1,14 +1,16 @@
 """Real service processes for tests: started on free loopback ports, awaited by `/ready`, ended by SIGTERM."""
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -90,3 +92,30 @@ def service(name: str, log: Path, **environment: str) -> Iterator[Process]:
     port = free_port()
     with running(["-m", f"services.{name}"], log, port, **{f"E2H_{name.upper()}_PORT": str(port)}, **environment) as it:
         yield it
+
+
+@contextmanager
+def engine(kind: str, log: Path, port: int | None = None, speed: dict[str, Any] | None = None) -> Iterator[Process]:
+    """A generator or verifier of known speed (`paced_generator.py`, `paced_verifier.py`)."""
+    port = port or free_port()
+    arguments = ["-m", f"tests.integration.paced_{kind}", str(port), json.dumps(speed or {})]
+    with running(arguments, log, port, E2H_DRAIN_GRACE_S="0", E2H_LOG_LEVEL="WARNING") as process:
+        yield process
+
+
+def metric(process: Process, name: str, **labels: str) -> float:
+    """The sum of a metric's samples that have these labels, as the process tells it now."""
+    lines = httpx2.get(f"{process.url}/metrics", timeout=60).text.splitlines()
+    wanted = [f'{label}="{value}"' for label, value in labels.items()]
+    named = (line for line in lines if line.startswith((f"{name} ", f"{name}{{")))
+    return sum(float(line.rsplit(" ", 1)[1]) for line in named if all(label in line for label in wanted))
+
+
+def until(condition: Callable[[], bool], within_s: float = 60.0) -> float:
+    """Seconds until `condition()` is true; raises when it does not become so."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > within_s:
+            raise TimeoutError
+        time.sleep(0.02)
+    return time.monotonic() - began

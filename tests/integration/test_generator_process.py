@@ -11,7 +11,7 @@ import pytest
 
 from services.core.seeds import derive_seed
 from tests.integration.conftest import Stack
-from tests.integration.processes import free_port, running, service
+from tests.integration.processes import Process, service
 from tests.tiny import CHAT_TEMPLATE, save_generator
 from training.lab.domain import make_problem
 
@@ -123,22 +123,18 @@ def test_any_chat_model_serves_by_path(tmp_path: Path) -> None:
     assert answer["usage"]["prompt_tokens"] > short["usage"]["prompt_tokens"]
 
 
-def test_an_existing_vllm_server_samples_in_place_of_our_generator(three: Stack, tmp_path: Path) -> None:
-    port = free_port()
-    # What `vllm serve` runs; the CPU wheel's own command stumbles over its package name.
-    arguments = ["-m", "vllm.entrypoints.openai.api_server", "--model", "models/generator", "--port", str(port)]
-    arguments += ["--host", "127.0.0.1", "--dtype", "float32", "--enforce-eager"]
-    settings = {"VLLM_CPU_KVCACHE_SPACE": "1", "TORCHDYNAMO_DISABLE": "1", "VLLM_NO_USAGE_STATS": "1"}
-    with running(arguments, tmp_path / "vllm.log", port, ready="/health", **settings) as server:
-        environment = {
-            "E2H_ORCHESTRATOR_OPENAI_BASE_URL": f"{server.url}/v1",
-            "E2H_ORCHESTRATOR_OPENAI_MODEL": "models/generator",
-            "E2H_ORCHESTRATOR_OPENAI_STYLE": "easy-to-hard",
-            "E2H_ORCHESTRATOR_VERIFIER_URL": three.verifier.url,
-        }
-        with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
-            body = {"problem": PROBLEM.question, "n": 8, "sampling": {"temperature": 1.0, "max_tokens": 120, "seed": 1}}
-            response = httpx2.post(f"{orchestrator.url}/v1/solve", json=body, timeout=120)
+def test_an_existing_vllm_server_samples_in_place_of_our_generator(
+    three: Stack, vllm_server: Process, tmp_path: Path
+) -> None:
+    environment = {
+        "E2H_ORCHESTRATOR_OPENAI_BASE_URL": f"{vllm_server.url}/v1",
+        "E2H_ORCHESTRATOR_OPENAI_MODEL": "models/generator",
+        "E2H_ORCHESTRATOR_OPENAI_STYLE": "easy-to-hard",
+        "E2H_ORCHESTRATOR_VERIFIER_URL": three.verifier.url,
+    }
+    with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
+        body = {"problem": PROBLEM.question, "n": 8, "sampling": {"temperature": 1.0, "max_tokens": 120, "seed": 1}}
+        response = httpx2.post(f"{orchestrator.url}/v1/solve", json=body, timeout=120)
     assert response.status_code == 200, response.text
     solved = response.json()
     assert solved["model"] == {"generator": "models/generator", "verifier": "models/verifier"}

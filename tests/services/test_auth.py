@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 from fastapi import APIRouter
+from pydantic import SecretStr
 
+from services.core.contracts import GenerateRequest, ScoreRequest
+from services.core.errors import RateLimited, Unauthorized
+from services.orchestrator.clients.generator import HttpGenerator
+from services.orchestrator.clients.transport import upstream
+from services.orchestrator.clients.verifier import HttpVerifier
 from services.runtime.app import Lifecycle
-from services.runtime.auth import KeyRing, is_loopback, reason_not_to_serve, scope_of
+from services.runtime.auth import FailedAttempts, KeyRing, is_loopback, reason_not_to_serve, scope_of
 from services.runtime.keys import Scope, change_keys, new_key
 from services.runtime.settings import RuntimeSettings
 from tests.fakes import FakeGenerator, FakeVerifier, solution
@@ -30,8 +36,8 @@ class Gate:
     path: Path
     generator: FakeGenerator
 
-    def key(self, *scopes: Scope, **options: Any) -> str:
-        key, record = new_key("acme", scopes, **options)
+    def key(self, *scopes: Scope, tenant: str = "acme", **options: Any) -> str:
+        key, record = new_key(tenant, scopes, **options)
         change_keys(self.path, lambda present: (*present, record))
         return key
 
@@ -235,3 +241,57 @@ async def test_a_body_without_a_key_is_not_read(door: Gate) -> None:
     reply = await exchange(door.address, SCORE, Sent(b"{", length=10**6))
     refused(reply, 401, "unauthorized")
     assert await eventually(lambda: door.generator.requests == [])
+
+
+# --- too often without a key -----------------------------------------------------------------------------------------
+
+
+async def test_an_address_that_keeps_coming_without_a_valid_key_is_told_to_wait(tmp_path: Path) -> None:
+    async with gate(tmp_path / "keys.json", auth_failure_rate="5/hour") as door:
+        key = door.key("solve")
+        assert await door.admits(SOLVE, key) == 200
+        tried = [(), ("Bearer e2h_wrong",), (f"Bearer {key[:-1]}",), ("Basic x",), ()]
+        assert [(await door.ask(SOLVE, *given)).status for given in tried] == [401] * 5
+        for given in tried:
+            reply = await door.ask(SOLVE, *given)
+            refused(reply, 429, "rate_limited")
+            assert int(reply.headers["retry-after"]) > 60
+        assert (await door.ask(SOLVE, f"Bearer {key}")).status == 200  # which it does not hold up
+        assert (await door.ask("/health", method="GET")).status == 200
+
+
+def test_failed_attempts_are_counted_in_windows_and_in_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("services.runtime.auth._MOST_ADDRESSES", 3)
+    now = 0.0
+    attempts = FailedAttempts("2/minute", lambda: now)
+    for address in ("a", "a", "b"):
+        attempts.count(address)
+    with pytest.raises(RateLimited) as refusal:
+        attempts.count("a")
+    assert refusal.value.retry_after_s == 60
+    now = 61.0
+    attempts.count("a")
+    for stranger in range(100):
+        attempts.count(str(stranger))
+    assert len(attempts._counts) == 3
+
+
+# --- keys between our services ---------------------------------------------------------------------------------------
+
+
+async def test_the_orchestrator_shows_its_key_to_services_that_ask_for_one(tmp_path: Path) -> None:
+    async with gate(tmp_path / "keys.json") as door:
+        key = door.key("score", "generate")
+        await asyncio.sleep(0.3)
+        for given, status in ((SecretStr(key), 200), (None, 401)):
+            behind = upstream("service", door.address.url, connect_timeout_s=2, read_timeout_s=20, api_key=given)
+            generator, verifier = HttpGenerator(behind), HttpVerifier(behind)
+            assert await behind.ready() is None
+            if status == 200:
+                await verifier.score(ScoreRequest.model_validate({"problem": "p", "solutions": [{"text": "a"}]}))
+                assert len([event async for event in generator.generate(GenerateRequest(problem="p"))]) == 2
+            else:
+                with pytest.raises(Unauthorized):
+                    await verifier.score(ScoreRequest.model_validate({"problem": "p", "solutions": [{"text": "a"}]}))
+            assert key not in repr(behind.__dict__)
+            await behind.close()

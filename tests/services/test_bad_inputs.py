@@ -421,8 +421,22 @@ FIELDS: list[Any] = [
     ),
     field_row(GENERATE, {"sampling": {"stop": [""]}}, "invalid_body", "sampling.stop.0", "30 an empty stop"),
     field_row(SOLVE, {"generator_url": f"http://{CANARY}"}, "invalid_body", "generator_url", "31 a url"),
-    field_row(SOLVE, {"chat_template": CANARY}, "invalid_body", "chat_template", "31 a template"),
-    field_row(GENERATE, {"logits_processors": [CANARY]}, "invalid_body", "logits_processors", "31 a processor"),
+    *(
+        field_row(route, {name: [CANARY]}, "invalid_body", name, f"31 {name}")
+        for route in (SOLVE, GENERATE, SCORE)
+        for name in (
+            "chat_template",
+            "chat_template_kwargs",
+            "mm_processor_kwargs",
+            "logits_processors",
+            "extra_body",
+        )
+    ),
+    *(
+        field_row(route, {"sampling": {name: CANARY}}, "invalid_body", f"sampling.{name}", f"31 {name} of sampling")
+        for route in (SOLVE, GENERATE)
+        for name in ("logits_processors", "chat_template")
+    ),
     field_row(SCORE, {"solutions": []}, "empty", "solutions", "34 no solutions"),
     field_row(SCORE, {"solutions": [{"text": "a"}] * 10_001}, "too_many_items", "solutions", "34 10,001 solutions"),
     field_row(SCORE, {"solutions": [{"text": ""}]}, "empty", "solutions.0.text", "34 an empty solution"),
@@ -521,6 +535,15 @@ async def test_a_chunked_body_within_the_limit_is_read(route: str) -> None:
 @pytest.mark.parametrize("route", [SOLVE, SCORE, GENERATE, RERANK])
 async def test_38_strange_text_is_text(route: str, text: str) -> None:
     assert (await World().send(route, as_json({**BODIES[route], STRINGS[route]: text}))).status == 200
+
+
+@pytest.mark.parametrize("route", [SOLVE, GENERATE])
+async def test_8_of_a_key_that_stands_twice_the_last_counts(route: str) -> None:
+    world = World()
+    body = plain(route)[:-1] + b', "n": 64, "n": 2}'
+    assert (await world.send(route, Sent(body))).status == 200
+    assert [request.n for request in world.generator.requests] == [2]
+    refused(await world.send(route, Sent(plain(route)[:-1] + b', "n": 2, "n": 0}')), 422, "invalid_body", "n")
 
 
 async def test_39_a_ranking_of_more_than_there_is_is_all_there_is() -> None:

@@ -16,11 +16,18 @@ _PROBE = "import json, sys; import {module}; print(json.dumps(sorted(m for m in 
             "services.core.contracts",
             {"torch", "vllm", "transformers", "tokenizers", "fastapi", "httpx2", "redis", "mpmath", "sympy"},
         ),
-        ("services.orchestrator.__main__", {"torch", "vllm", "transformers", "tokenizers", "sympy", "math_verify"}),
+        (
+            "services.orchestrator.__main__",
+            {"torch", "vllm", "transformers", "tokenizers", "sympy", "math_verify", "scipy", "matplotlib"},
+        ),
         ("services.verifier.recall", {"torch", "redis", "transformers", "fastapi"}),
         ("services.verifier.__main__", {"vllm", "openai"}),
         ("services.generator.__main__", {"vllm", "torch"}),
-        ("services.cli.main", {"torch", "vllm", "transformers", "tokenizers", "fastapi"}),
+        (
+            "services.cli.main",
+            {"torch", "vllm", "transformers", "tokenizers", "fastapi", "numpy", "scipy", "matplotlib", "pyarrow"},
+        ),
+        ("services.cli.bench.sender", {"torch", "transformers", "fastapi", "numpy", "matplotlib", "rich"}),
     ],
 )
 def test_a_process_loads_only_what_it_needs(module: str, never: set[str]) -> None:

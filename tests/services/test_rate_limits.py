@@ -11,8 +11,9 @@ from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from services.core.errors import RateLimited
+from services.runtime.addresses import network_of
 from services.runtime.keys import change_keys, new_key, parse_rate
-from services.runtime.limits import RateLimiter, _network
+from services.runtime.limits import RateLimiter
 from services.runtime.settings import RuntimeSettings
 from tests.fakes import FakeGenerator, FakeVerifier
 from tests.services.test_auth import gate
@@ -186,4 +187,4 @@ async def test_a_forwarded_address_counts_only_from_a_trusted_proxy() -> None:
     ],
 )
 def test_a_line_of_the_sixth_version_is_one_caller(client: Any, name: str) -> None:
-    assert _network({"type": "http", "client": client}) == name
+    assert network_of({"type": "http", "client": client}) == name

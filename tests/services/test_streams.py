@@ -154,7 +154,7 @@ async def three_services() -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         far = await stack.enter_async_context(served(generator_app(generator)))
         judge = await stack.enter_async_context(served(verifier_app(verifier)))
-        options = {"connect_timeout_s": 2.0, "read_timeout_s": 30.0}
+        options: dict[str, Any] = {"connect_timeout_s": 2.0, "read_timeout_s": 30.0}
         near: Generator = HttpGenerator(upstream("generator", far.url, **options))
         scorer: Verifier = HttpVerifier(upstream("verifier", judge.url, **options))
         stack.push_async_callback(near.close)  # type: ignore[attr-defined]

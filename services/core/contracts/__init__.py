@@ -45,6 +45,17 @@ from services.core.contracts.generation import (
     SolveSampling,
 )
 from services.core.contracts.grading import MAX_PAIRS, GradePair, GradeRequest, GradeResponse, GradeResult
+from services.core.contracts.jobs import (
+    ENDED,
+    Job,
+    JobError,
+    JobList,
+    JobProgress,
+    JobRequest,
+    JobResult,
+    JobSample,
+    JobStatus,
+)
 from services.core.contracts.rerank import (
     RerankDocument,
     RerankRequest,
@@ -87,6 +98,7 @@ from services.core.contracts.solving import (
 
 __all__ = [
     "EASY_LEVELS",
+    "ENDED",
     "HARD_LEVELS",
     "MAX_ITEMS",
     "MAX_NEW_TOKENS",
@@ -118,6 +130,14 @@ __all__ = [
     "GradeResponse",
     "GradeResult",
     "ItemError",
+    "Job",
+    "JobError",
+    "JobList",
+    "JobProgress",
+    "JobRequest",
+    "JobResult",
+    "JobSample",
+    "JobStatus",
     "Manifest",
     "Message",
     "ModelInfo",

@@ -1,8 +1,8 @@
 """What all contracts share: strictness, limits, checked strings, the model card, the error envelope. Pure."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
 MAX_SAMPLES = 1024
@@ -32,10 +32,29 @@ def _non_blank(text: str) -> str:
     return text
 
 
-Problem = Annotated[str, AfterValidator(_non_blank_problem)]
-NonBlank = Annotated[str, AfterValidator(_non_blank)]
+# The page says what the validators check, as far as a schema can.
+_NOT_BLANK = Field(json_schema_extra={"pattern": r"\S"})
+Problem = Annotated[str, AfterValidator(_non_blank_problem), _NOT_BLANK]
+NonBlank = Annotated[str, AfterValidator(_non_blank), _NOT_BLANK]
 StopString = Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARS)]
 Probability = Annotated[float, Field(ge=0.0, le=1.0)]
+
+
+def one_of(*values: Any) -> Any:
+    """A type for the page alone: these values, which a validator checks."""
+    return Annotated[Any, WithJsonSchema({"enum": list(values)})]
+
+
+def exactly_one(*names: str) -> dict[str, Any]:
+    """The JSON schema of an object in which one of these fields, and no other of them, is given and not null."""
+    given = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+    return {"oneOf": given}
+
+
+def at_most_one(*names: str) -> dict[str, Any]:
+    """As `exactly_one`, or none of them."""
+    both = [{"required": [name], "properties": {name: {"not": {"type": "null"}}}} for name in names]
+    return {"not": {"allOf": both}}
 
 
 class ModelInfo(Wire):

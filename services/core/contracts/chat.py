@@ -10,12 +10,17 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from pydantic_core import PydanticCustomError
 
 from services.core.aggregation import Aggregation
-from services.core.contracts.base import MAX_NEW_TOKENS, MAX_SAMPLES, NonBlank, Wire
+from services.core.contracts.base import MAX_NEW_TOKENS, MAX_SAMPLES, NonBlank, Wire, one_of
 from services.core.contracts.generation import Message, SolveSampling
 from services.core.contracts.solving import EarlyStopChoice, SolveResponse
 from services.core.seeds import MAX_SEED
 from services.core.voting import Strategy
 
+MODELS: dict[str, Strategy] = {
+    "e2h": Strategy.WEIGHTED,
+    "e2h/best_of_n": Strategy.BEST_OF_N,
+    "e2h/majority": Strategy.MAJORITY,
+}
 MAX_TURNS = 257  # the problem, and as many turns before it as a generator takes
 # `developer` is OpenAI's newer name for the system's role.
 _ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "assistant"}
@@ -54,11 +59,18 @@ def _is_text(part: Any) -> bool:
     )
 
 
+class ChatPart(Wire):
+    """A part of a message, as the OpenAPI page describes it."""
+
+    type: Literal["text"]
+    text: str
+
+
 class ChatTurn(Wire):
     """One message, as the OpenAPI page describes it."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[dict[Literal["type", "text"], str]]
+    content: str | Annotated[list[ChatPart], Field(min_length=1)]
 
 
 def _ends_in_a_problem(messages: list[Message]) -> list[Message]:
@@ -79,7 +91,7 @@ def _only(*allowed: Any) -> BeforeValidator:
             return value
         raise PydanticCustomError("unsupported_parameter", "this is not supported")
 
-    return BeforeValidator(check)
+    return BeforeValidator(check, json_schema_input_type=one_of(None, *allowed))
 
 
 def _ignored(why: str) -> Any:
@@ -113,8 +125,12 @@ _Whole = Annotated[int | None, Field(ge=1, le=MAX_NEW_TOKENS)]
 class ChatRequest(Wire):
     """`POST /v1/chat/completions`: the last message is the problem, `n` the number of returned choices."""
 
-    model: str
-    messages: Annotated[list[_Turn], Field(max_length=MAX_TURNS), AfterValidator(_ends_in_a_problem)]
+    model: str = Field(json_schema_extra={"enum": list(MODELS)})  # another is not found, which is no fault of the body
+    messages: Annotated[
+        list[_Turn],
+        Field(max_length=MAX_TURNS, json_schema_extra={"minItems": 1}),
+        AfterValidator(_ends_in_a_problem),
+    ]
     n: int | None = Field(default=None, ge=1, le=MAX_SAMPLES)
     temperature: float | None = Field(default=None, ge=0.0, le=2.0)
     top_p: float | None = Field(default=None, gt=0.0, le=1.0)
@@ -261,10 +277,3 @@ class ChatModels(Wire):
 
     object: Literal["list"] = "list"
     data: list[ChatModel]
-
-
-MODELS: dict[str, Strategy] = {
-    "e2h": Strategy.WEIGHTED,
-    "e2h/best_of_n": Strategy.BEST_OF_N,
-    "e2h/majority": Strategy.MAJORITY,
-}

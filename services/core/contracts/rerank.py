@@ -10,7 +10,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
-from services.core.contracts.base import MAX_SOLUTIONS, NonBlank, Probability, Problem, Wire
+from services.core.contracts.base import MAX_SOLUTIONS, NonBlank, Probability, Problem, Wire, one_of
 
 
 class RerankDocument(Wire):
@@ -38,9 +38,13 @@ def _nothing_but(allowed: Any, why: str) -> Callable[[Any], Any]:
     return check
 
 
-_Document = Annotated[RerankDocument, BeforeValidator(_long_form, json_schema_input_type=str | RerankDocument)]
-_NeverCut = BeforeValidator(_nothing_but(False, "a document is scored whole or refused"))
-_NoSpans = BeforeValidator(_nothing_but(None, "a score belongs to a step, see step_scores"))
+_Document = Annotated[RerankDocument, BeforeValidator(_long_form, json_schema_input_type=NonBlank | RerankDocument)]
+_WHOLE = "a document is scored whole or refused"
+_NeverCut = BeforeValidator(_nothing_but(False, _WHOLE), json_schema_input_type=one_of(None, False))
+_NoLimit = BeforeValidator(_nothing_but(None, _WHOLE), json_schema_input_type=one_of(None))
+_NoSpans = BeforeValidator(
+    _nothing_but(None, "a score belongs to a step, see step_scores"), json_schema_input_type=one_of(None)
+)
 
 
 class RerankRequest(Wire):
@@ -55,10 +59,12 @@ class RerankRequest(Wire):
     model: str | None = None
     top_n: int | None = Field(default=None, ge=1)
     return_documents: bool | None = None
-    rank_fields: Annotated[list[str] | None, AfterValidator(_text_alone)] = None
+    rank_fields: Annotated[
+        list[str] | None, AfterValidator(_text_alone), Field(json_schema_extra={"enum": [None, ["text"]]})
+    ] = None
     truncation: Annotated[bool | None, _NeverCut] = None
-    max_chunks_per_doc: Annotated[None, _NeverCut] = None
-    max_tokens_per_doc: Annotated[None, _NeverCut] = None
+    max_chunks_per_doc: Annotated[None, _NoLimit] = None
+    max_tokens_per_doc: Annotated[None, _NoLimit] = None
     relevant_spans: Annotated[None, _NoSpans] = None
     priority: int | None = Field(default=None, description="Ignored: requests are served in order of arrival.")
 

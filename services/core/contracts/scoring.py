@@ -3,17 +3,28 @@
 from collections.abc import Sequence
 from typing import Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.aggregation import Aggregation, aggregate
-from services.core.contracts.base import MAX_SOLUTIONS, MAX_STEPS, ModelInfo, NonBlank, Probability, Problem, Wire
+from services.core.contracts.base import (
+    MAX_SOLUTIONS,
+    MAX_STEPS,
+    ModelInfo,
+    NonBlank,
+    Probability,
+    Problem,
+    Wire,
+    exactly_one,
+)
 
 VerifierKind = Literal["prm", "orm", "oprm"]
 
 
 class SolutionInput(Wire):
     """A solution to score: either its steps, one score each, or its text, which `split_steps` divides."""
+
+    model_config = ConfigDict(json_schema_extra=exactly_one("steps", "text"))
 
     steps: list[NonBlank] | None = Field(default=None, min_length=1, max_length=MAX_STEPS)
     text: NonBlank | None = None

@@ -2,11 +2,20 @@
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.aggregation import Aggregation
-from services.core.contracts.base import MAX_SAMPLES, MAX_STEPS, MAX_TEXT_CHARS, NonBlank, Probability, Problem, Wire
+from services.core.contracts.base import (
+    MAX_SAMPLES,
+    MAX_STEPS,
+    MAX_TEXT_CHARS,
+    NonBlank,
+    Probability,
+    Problem,
+    Wire,
+    at_most_one,
+)
 from services.core.contracts.generation import FinishReason, SolveSampling, refuse_identical_samples
 from services.core.stopping import EarlyStop, can_stop_early
 from services.core.voting import Strategy
@@ -182,6 +191,10 @@ SolveEvent = CandidateEvent | ScoreEvent | VoteEvent | SolveResponse
 
 class VoteCandidate(Wire):
     """A candidate whose scores are known: `answer` or `text`; `step_scores` or an aggregated `score`."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"allOf": [at_most_one("answer", "text"), at_most_one("step_scores", "score")]}
+    )
 
     answer: NonBlank | None = None
     text: Annotated[NonBlank, Field(max_length=MAX_TEXT_CHARS)] | None = None

@@ -15,6 +15,7 @@ from services.orchestrator.solver import Solver
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
 from services.runtime.faults import error_response
+from services.runtime.idempotency import PARAMETER, key_of, once, refuse_key
 from services.runtime.sse import KEEP_ALIVE_S, STREAMED, EventStream, encode_data, guarded, kept_alive
 
 _DONE = b"data: [DONE]\n\n"
@@ -36,21 +37,23 @@ def chat_router(solver: Solver, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter
         "/chat/completions",
         response_model=ChatCompletion,
         responses=STREAMED | error_responses(400, 404, 413, 415, 429, 502, 503, 504),
-        openapi_extra=describe_body(ChatRequest, _CHAT),
+        openapi_extra=describe_body(ChatRequest, _CHAT) | {"parameters": [PARAMETER]},
     )
     async def complete(request: Request) -> Response:
         """A solve in OpenAI's schema. The last user message is the problem; `n` is the number of returned choices.
 
         `e2h` takes the fields of `/v1/solve`; the model's name says the strategy. With `stream`, chunks: the role when
-        the first sample has come, the selected solution when all have.
+        the first sample has come, the selected solution when all have; a stream takes no `Idempotency-Key`.
         """
+        key_of(request)  # the fault of a header is 422 here too
         try:
             body = await read_body(request, ChatRequest, unknown_field="unsupported_parameter")
             asked, context = solve_request(body)
             if body.stream:
+                refuse_key(request, "a stream is not sent again; leave the key out, or `stream`")
                 events = kept_alive(_chunks(solver, body, asked, context), keep_alive_s)
                 return EventStream(await while_connected(request, guarded(events)))
-            return json_response(Reply(body).whole(await while_connected(request, solver.solve(asked, context))))
+            return await once(request, body, lambda: _answer(solver, body, asked, context))
         except InvalidRequest as error:
             # What is 422 on our own routes is 400 in OpenAI's schema, with the same code.
             return error_response(error, 400 if error.status == InvalidRequest.status else error.status)
@@ -68,6 +71,11 @@ def chat_router(solver: Solver, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter
         return json_response(served[name])
 
     return router
+
+
+async def _answer(solver: Solver, body: ChatRequest, asked: SolveRequest, context: Sequence[Message]) -> Response:
+    reply = Reply(body)
+    return json_response(reply.whole(await solver.solve(asked, context)))
 
 
 async def _chunks(

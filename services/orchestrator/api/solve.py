@@ -21,6 +21,7 @@ from services.orchestrator.solver import Solver
 from services.orchestrator.voting import vote
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
+from services.runtime.idempotency import PARAMETER, once, refuse_key
 from services.runtime.sse import KEEP_ALIVE_S, STREAMED, EventStream, encode_event, guarded, kept_alive
 
 BODIES = (SolveRequest, VoteRequest)
@@ -46,19 +47,20 @@ def solve_router(solver: Solver, grader: Grader, keep_alive_s: float = KEEP_ALIV
         "/solve",
         response_model=SolveResponse,
         responses=STREAMED | error_responses(400, 413, 415, 422, 429, 502, 503, 504),
-        openapi_extra=describe_body(SolveRequest, _SOLVE),
+        openapi_extra=describe_body(SolveRequest, _SOLVE) | {"parameters": [PARAMETER]},
     )
     async def solve(request: Request) -> Response:
         """Sample n solutions, score every step, choose an answer; the response holds the evidence.
 
         With `stream`, server-sent events: `candidate` as each sample comes, `score` as each is scored, `vote` with
-        the leader so far, and last `result`, the response, or `error`.
+        the leader so far, and last `result`, the response, or `error`; a stream takes no `Idempotency-Key`.
         """
         body = await read_body(request, SolveRequest)
         if body.stream:
+            refuse_key(request, "a stream is not sent again; leave the key out, or `stream`")
             events = kept_alive(_events(solver, body), keep_alive_s)
             return EventStream(await while_connected(request, guarded(events)))
-        return json_response(await while_connected(request, solver.solve(body)))
+        return await once(request, body, lambda: _answer(solver, body))
 
     @router.post(
         "/vote",
@@ -73,6 +75,10 @@ def solve_router(solver: Solver, grader: Grader, keep_alive_s: float = KEEP_ALIV
         return json_response(await vote(body, aggregation, grader))
 
     return router
+
+
+async def _answer(solver: Solver, body: SolveRequest) -> Response:
+    return json_response(await solver.solve(body))
 
 
 async def _events(solver: Solver, body: SolveRequest) -> AsyncGenerator[bytes, None]:

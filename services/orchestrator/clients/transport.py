@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager, contextmanager
 from typing import TypeVar
 
 import httpx2
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 
 from services.core.errors import DeadlineExceeded, MethodNotAllowed, NotFound, UpstreamContract, UpstreamUnavailable
 from services.runtime.budget import budget_headers
@@ -99,12 +99,19 @@ class Upstream:
         raise error
 
 
-def upstream(name: str, base_url: str, *, connect_timeout_s: float, read_timeout_s: float) -> Upstream:
-    """An upstream with its own connection pool. No proxy of the environment stands between our services."""
+def upstream(
+    name: str, base_url: str, *, connect_timeout_s: float, read_timeout_s: float, api_key: SecretStr | None = None
+) -> Upstream:
+    """An upstream with its own connection pool, asked with `api_key`.
+
+    No proxy of the environment stands between our services.
+    """
     timeout = httpx2.Timeout(read_timeout_s, connect=connect_timeout_s)
     # Every sample of a solve holds a connection while it is scored; more than these wait for one.
     limits = httpx2.Limits(max_connections=256, max_keepalive_connections=64)
-    client = httpx2.AsyncClient(base_url=base_url, timeout=timeout, limits=limits, trust_env=False)
+    # Probes need no key, and those who do not need a secret do not get it.
+    headers = {} if api_key is None else {"authorization": f"Bearer {api_key.get_secret_value()}"}
+    client = httpx2.AsyncClient(base_url=base_url, timeout=timeout, limits=limits, headers=headers, trust_env=False)
     return Upstream(name, client, httpx2.AsyncClient(base_url=base_url, trust_env=False))
 
 

@@ -40,6 +40,18 @@ def items_of(plan: EvaluationPlan, problems: int) -> Iterator[Item]:
             yield Item(ordinal, first, min(plan.chunk, plan.n - first))
 
 
+def items_a_problem(plan: EvaluationPlan) -> int:
+    """How many items the samples of one problem make."""
+    return -(-plan.n // plan.chunk)
+
+
+def item_at(plan: EvaluationPlan, place: int) -> Item:
+    """The item at this place, from 0, of `items_of`."""
+    ordinal, chunk = divmod(place, items_a_problem(plan))
+    first = chunk * plan.chunk
+    return Item(ordinal, first, min(plan.chunk, plan.n - first))
+
+
 def problem_seed(seed: int, problem_id: str) -> int:
     """The seed under which all samples of a problem are drawn: from the evaluation's seed and the problem's id."""
     digest = hashlib.sha256(f"e2h-problem:{seed}:{problem_id}".encode()).digest()

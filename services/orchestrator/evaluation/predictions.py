@@ -25,13 +25,15 @@ def prediction_names(manifest: Manifest) -> dict[str, tuple[Strategy, int]]:
 def prediction_columns(samples: Sequence[ScoredSample], manifest: Manifest) -> dict[str, str | None]:
     """The answers of every rule and k, under the verifier's default aggregation."""
     keys = {sample.answer: sample.key for sample in samples if sample.answer is not None}
-    candidates = [_candidate(index, sample, manifest) for index, sample in enumerate(samples)]
+    candidates = {rule: [_candidate(*pair, rule, manifest) for pair in enumerate(samples)] for rule in Strategy}
     return {
-        name: select(candidates[:k], rule, lambda answer: keys[answer] or answer).answer
+        name: select(candidates[rule][:k], rule, lambda answer: keys[answer] or answer).answer
         for name, (rule, k) in prediction_names(manifest).items()
     }
 
 
-def _candidate(index: int, sample: ScoredSample, manifest: Manifest) -> Candidate:
-    score = sample.score(manifest.verifier.default_aggregation) if manifest.verifier is not None else None
+def _candidate(index: int, sample: ScoredSample, rule: Strategy, manifest: Manifest) -> Candidate:
+    # As in the service, majority asks for no score, so that none breaks its ties.
+    scored = rule.needs_scores and manifest.verifier is not None
+    score = sample.score(manifest.verifier.default_aggregation) if scored and manifest.verifier else None
     return Candidate(index, sample.answer, score, sample.truncated)

@@ -16,7 +16,7 @@ from services.core.contracts import (
     SolutionScore,
 )
 from services.core.equivalence import Mode
-from services.core.errors import UpstreamContract
+from services.core.errors import InvalidRequest, UpstreamContract
 from services.core.ports import Generator, Grader, Verifier
 from services.core.steps import split_steps
 from services.orchestrator.evaluation.items import Item, problem_seed
@@ -35,10 +35,14 @@ class ItemRunner:
     async def run(self, item: Item, problem: EvaluationProblem) -> list[ScoredSample]:
         """The samples of `item`, in index order. Cancelling it stops what runs at the engine.
 
-        Nothing in it depends on what else runs, so that an item that was lost can be made again, by anyone. Raises
-        what the ports raise; a solution that cannot be scored carries its own error.
+        Nothing in it depends on what else runs, so that an item that was lost can be made again, by anyone. A problem
+        that the generator does not take (it is longer than its context) and a solution that cannot be scored carry
+        their own error: they are wrong, and hold up no other. Raises what else the ports raise.
         """
-        completions = await self._sample(item, problem)
+        try:
+            completions = await self._sample(item, problem)
+        except InvalidRequest as error:
+            return [_refused(error.code, problem)] * item.count
         scores = await self._score(problem, [c.text for c in completions])
         answers = [extract_answer(c.text, truncated=c.finish_reason != "stop") for c in completions]
         keys = await self._keys(answers)
@@ -85,6 +89,23 @@ class ItemRunner:
         distinct = [answer for answer in dict.fromkeys(answers) if answer is not None]
         verdicts = await self.grader.grade([(gold, answer) for answer in distinct], Mode.REFERENCE)
         return {None: False, **{a: v.equal for a, v in zip(distinct, verdicts, strict=True)}}
+
+
+def _refused(code: str, problem: EvaluationProblem) -> ScoredSample:
+    return ScoredSample(
+        text="",
+        answer=None,
+        key=None,
+        correct=None if problem.answer is None else False,
+        finish_reason="cancelled",
+        tokens=0,
+        logprob=None,
+        seed=0,
+        scores=(),
+        outcome=None,
+        verifier_tokens=0,
+        error=code,
+    )
 
 
 def _sample(

@@ -47,6 +47,7 @@ class ResultsStore:
 
     def __init__(self, url: str) -> None:
         """Raises `InvalidRequest` when no file system knows the URL."""
+        self.url = url
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
         except (ValueError, ImportError):
@@ -135,6 +136,13 @@ class ResultsStore:
         for ordinal, problem in enumerate(problems):
             if gathered.get(ordinal):
                 yield SampledProblem(problem, tuple(gathered[ordinal]))
+
+    def report(self) -> bytes | None:
+        """`report.json`, where one was written."""
+        try:
+            return bytes(self._fs.cat_file(self._path("report.json")))
+        except FileNotFoundError:
+            return None
 
     def _gather(self, parts: Iterable[str]) -> dict[int, list[ScoredSample]]:
         """Ordinal to its samples, in index order."""

@@ -1,0 +1,134 @@
+"""`e2h eval`: sample and score a data set, then its report. Interrupted, it goes on where it stopped."""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+from services.cli.backends import Backends, Chosen, started
+from services.cli.faults import told_faults
+from services.core.contracts import (
+    DatasetSource,
+    EvaluationPlan,
+    EvaluationProblem,
+    Manifest,
+    ServedVerifier,
+    SolveSampling,
+)
+from services.core.errors import InvalidRequest
+from services.orchestrator.evaluation.evaluating import Evaluation
+from services.orchestrator.evaluation.items import Item, digest_of
+from services.orchestrator.evaluation.running import ItemRunner
+from services.orchestrator.evaluation.settings import EvaluationSettings
+from services.orchestrator.evaluation.sources import load_problems, shown_name
+from services.orchestrator.evaluation.store import ResultsStore
+from services.runtime import context
+from services.runtime.logs import configure_logging
+from services.runtime.settings import RuntimeSettings, load_settings
+
+
+@dataclass(frozen=True)
+class EvalRequest:
+    """What the command line said, unchecked."""
+
+    dataset: str
+    split: str | None
+    limit: int | None
+    columns: Sequence[str]
+    plan: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    report: str
+    concurrency: int
+    backends: Mapping[str, Any]
+
+    def source(self) -> DatasetSource:
+        """`--dataset` is a file where it looks like one, else a name. Raises `InvalidRequest`, `ValidationError`."""
+        pairs = [pair.partition("=") for pair in self.columns]
+        if not all(mark and column for _, mark, column in pairs):
+            raise InvalidRequest("write --column as FIELD=COLUMN, as in problem=prompt")
+        is_file = self.dataset.endswith((".jsonl", ".parquet"))
+        return DatasetSource.model_validate(
+            {
+                "path" if is_file else "name": self.dataset,
+                "split": self.split,
+                "limit": self.limit,
+                "columns": {field: column for field, _, column in pairs},
+            }
+        )
+
+
+def run_eval(asked: EvalRequest) -> int:
+    """Evaluate, write the report, print its table. Returns the exit code."""
+    with told_faults():
+        configure_logging(RuntimeSettings(log_level="WARNING", log_format="console"))
+        chosen, source = Chosen(**asked.backends), asked.source()
+        plan = EvaluationPlan(**asked.plan, sampling=SolveSampling(**asked.sampling))
+        problems = load_problems(source, load_settings(EvaluationSettings).data_dir)
+        work = _Work(plan, shown_name(source), problems, ResultsStore(asked.report), asked.concurrency)
+        try:
+            asyncio.run(work.run(chosen))
+        except KeyboardInterrupt:
+            Console(stderr=True).print("what was sampled is kept; the same command goes on from there")
+            raise
+    # scipy and matplotlib: seconds to import, not needed before there are samples.
+    from services.cli.report import run_report
+
+    return run_report(asked.report)
+
+
+@dataclass(frozen=True)
+class _Work:
+    plan: EvaluationPlan
+    dataset: str
+    problems: Sequence[EvaluationProblem]
+    store: ResultsStore
+    concurrency: int
+
+    async def run(self, chosen: Chosen) -> None:
+        """Load or find the models, make what is missing, under a progress bar."""
+        with _progress() as progress:
+            loading = progress.add_task("loading models", total=None)
+            async with started(chosen) as backends:
+                progress.remove_task(loading)
+                bar = progress.add_task("samples", total=len(self.problems) * self.plan.n)
+
+                def count(item: Item) -> None:
+                    progress.advance(bar, item.count)
+
+                context.set_priority("batch")
+                runner = ItemRunner(backends.generator, backends.verifier, backends.grader, self.plan)
+                evaluation = Evaluation(runner, self.store, self.problems, self.concurrency)
+                await evaluation.run(await self._manifest(backends), already=count, done=count)
+
+    async def _manifest(self, backends: Backends) -> Manifest:
+        return Manifest(
+            dataset=self.dataset,
+            digest=digest_of(self.problems),
+            problems=len(self.problems),
+            plan=self.plan,
+            generator=(await backends.generator.info()).id,
+            verifier=None if backends.verifier is None else ServedVerifier.of(await backends.verifier.info()),
+        )
+
+
+def _progress() -> Progress:
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:<14}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )

@@ -1,0 +1,52 @@
+"""Forks workers of jobs, which are ready in no time because everything is imported: tests kill many of them.
+
+A command a line on standard input, an answer a line on standard output. `start PORT LOG KIND NAME=VALUE...`, with a
+kind of whole, light or deadly, answers the process id; `wait PID` its exit code; `poll PID` the same, or `alive`.
+"""
+
+import os
+import sys
+
+from services.cli.worker import run_worker
+from tests.integration.light_worker import run_test_worker
+
+
+def _start(port: int, log: str, kind: str, environment: list[str]) -> int:
+    child = os.fork()
+    if child:
+        return child
+    code = 70
+    try:
+        sink = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        for descriptor in (1, 2):
+            os.dup2(sink, descriptor)
+        os.environ.update({name: value for name, _, value in (pair.partition("=") for pair in environment)})
+        code = run_worker(port) if kind == "whole" else run_test_worker(port, deadly=kind == "deadly")
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+def _ended(pid: int, options: int) -> str:
+    found, status = os.waitpid(pid, options)
+    return str(os.waitstatus_to_exitcode(status)) if found else "alive"
+
+
+def main() -> None:
+    while line := sys.stdin.readline():
+        match line.split():
+            case ["start", port, log, kind, *environment]:
+                answer = str(_start(int(port), log, kind, environment))
+            case ["wait", pid]:
+                answer = _ended(int(pid), 0)
+            case ["poll", pid]:
+                answer = _ended(int(pid), os.WNOHANG)
+            case _:
+                raise ValueError(line)
+        sys.stdout.write(answer + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()
