@@ -13,6 +13,7 @@ import yaml
 from pydantic_settings import BaseSettings
 
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.runtime.settings import RuntimeSettings, unknown_variables
 from services.verifier.settings import VerifierSettings
@@ -152,9 +153,15 @@ class TestAnOverlay:
             for workload in workloads(overlay)
             for container in containers(workload)
             for told in container.get("env", ())
-            if told["name"].startswith("E2H_") and not told["name"].startswith("E2H_JOBS_")
+            if told["name"].startswith("E2H_")
         }
-        known: list[type[BaseSettings]] = [RuntimeSettings, GeneratorSettings, VerifierSettings, OrchestratorSettings]
+        known: list[type[BaseSettings]] = [
+            RuntimeSettings,
+            GeneratorSettings,
+            VerifierSettings,
+            OrchestratorSettings,
+            JobSettings,
+        ]
         assert unknown_variables(known, dict.fromkeys(names, "")) == {}
 
 

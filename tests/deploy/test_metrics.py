@@ -1,7 +1,5 @@
 """Every metric that a dashboard, an alert or an autoscaler asks for is one that a service exports, with its labels."""
 
-import contextlib
-import importlib
 import json
 import re
 from collections.abc import Iterator
@@ -12,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.generator.metrics import GeneratorMetrics
 from services.orchestrator.grading import GradingMetrics
+from services.orchestrator.jobs.metrics import JobMetrics
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.routing import RoutingMetrics
 from services.runtime.app import Lifecycle, build_app
@@ -30,7 +29,7 @@ _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_
 def exported() -> dict[str, set[str]]:
     """Names of series that the services export, each with its labels. Built as their composition roots build them."""
     registry = CollectorRegistry()
-    for metrics in (GeneratorMetrics, VerifierMetrics, SolveMetrics, RoutingMetrics, GradingMetrics, *_job_metrics()):
+    for metrics in (GeneratorMetrics, VerifierMetrics, SolveMetrics, RoutingMetrics, GradingMetrics, JobMetrics):
         metrics(registry)
     settings = VerifierSettings(cache_url="redis://127.0.0.1:1/0")
     build_score_cache(settings, registry)
@@ -44,12 +43,6 @@ def exported() -> dict[str, set[str]]:
         for suffix in _SUFFIXES[kind]:
             found[name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
     return found
-
-
-def _job_metrics() -> Iterator[type]:
-    # By name, so that this file stands on its own where there are no jobs: their queries then fail by name.
-    with contextlib.suppress(ModuleNotFoundError):
-        yield importlib.import_module("services.orchestrator.jobs.metrics").JobMetrics
 
 
 EXPORTED = exported()
