@@ -130,7 +130,12 @@ job_loses_nothing() {
   until_true 300 job_ended "$job" || return 1
   status="$(curl --silent "$url/v1/jobs/$job")"
   say "job: $status"
-  [[ "$(json items_done <<<"$status")" == "$(json items_total <<<"$status")" && "$(json status <<<"$status")" == completed ]]
+  [[ "$(json items_done <<<"$status")" == "$(json items_total <<<"$status")" && "$(json status <<<"$status")" == completed ]] || return 1
+  # 12 problems, a line each, with 8 samples that differ in their seeds.
+  curl --silent "$url/v1/jobs/$job/results" | python3 -c '
+import json, sys
+seeds = [[sample["seed"] for sample in json.loads(line)["samples"]] for line in sys.stdin]
+sys.exit([len(set(each)) for each in seeds] != [8] * 12 or sum(map(len, seeds)) != 96)'
 }
 
 job_ended() { curl --silent "$url/v1/jobs/$1" | json status | grep -E '^(completed|completed_with_errors|failed|cancelled)$'; }

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from services.generator.metrics import GeneratorMetrics
 from services.orchestrator.grading import GradingMetrics
+from services.orchestrator.jobs.metrics import JobMetrics
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.routing import RoutingMetrics
 from services.runtime.app import Lifecycle, build_app
@@ -28,7 +29,7 @@ _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_
 def exported() -> dict[str, set[str]]:
     """Names of series that the services export, each with its labels. Built as their composition roots build them."""
     registry = CollectorRegistry()
-    for metrics in (GeneratorMetrics, VerifierMetrics, SolveMetrics, RoutingMetrics, GradingMetrics, *_job_metrics()):
+    for metrics in (GeneratorMetrics, VerifierMetrics, SolveMetrics, RoutingMetrics, GradingMetrics, JobMetrics):
         metrics(registry)
     settings = VerifierSettings(cache_url="redis://127.0.0.1:1/0")
     build_score_cache(settings, registry)
@@ -42,14 +43,6 @@ def exported() -> dict[str, set[str]]:
         for suffix in _SUFFIXES[kind]:
             found[name + suffix] = labels | ({"le"} if suffix == "_bucket" else set())
     return found
-
-
-def _job_metrics() -> Iterator[type]:
-    try:
-        from services.orchestrator.jobs.metrics import JobMetrics
-    except ModuleNotFoundError:
-        return
-    yield JobMetrics
 
 
 EXPORTED = exported()
