@@ -31,7 +31,7 @@ from training.lab.domain import EASY_LEVELS, LEVELS
 from training.lab.estimates import bootstrap
 from training.lab.judgements import Judged, judge_all
 from training.lab.report import EVALUATION_SEED, TEMPERATURE, held_out, samples_of
-from training.lab.scoring import Scorer
+from training.judging.scoring import Scorer
 
 Rule = Literal[False, "lossless", "confident"]
 STRATEGIES = (Strategy.WEIGHTED, Strategy.MAJORITY)

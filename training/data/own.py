@@ -45,13 +45,15 @@ def read_outcome(place: str, row: Row) -> Iterator[LabelledSolution]:
 
 
 def write_jsonl(records: Iterable[BaseModel], file: Path) -> int:
-    """One record a line; the number of records."""
+    """One record a line; the number of records. The file appears when it is whole."""
     file.parent.mkdir(parents=True, exist_ok=True)
+    part = file.with_name(f".{file.name}.part")
     count = 0
-    with file.open("w", encoding="utf-8") as sink:
+    with part.open("w", encoding="utf-8") as sink:
         for record in records:
             sink.write(record.model_dump_json() + "\n")
             count += 1
+    part.replace(file)
     return count
 
 

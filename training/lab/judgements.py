@@ -14,7 +14,7 @@ from services.verifier.model import RawScores
 from training.lab.checker import Verdict, check
 from training.lab.domain import Problem
 from training.lab.generation import Sample
-from training.lab.scoring import Scorer
+from training.judging.scoring import Scorer
 
 
 class OwnLikelihood(StrEnum):

@@ -20,7 +20,7 @@ from training.lab.domain import EASY_LEVELS, HARD_LEVELS, LEVELS, Problem, Split
 from training.lab.generation import Sample, generate
 from training.lab.judgements import Judged, judge_all
 from training.lab.quality import quality
-from training.lab.scoring import Scorer
+from training.judging.scoring import Scorer
 from training.lab.tables import accuracy_rows, markdown
 
 GROUPS = {"easy": EASY_LEVELS, "hard": HARD_LEVELS}

@@ -62,10 +62,16 @@ def load_causal(model: ModelPart, run: Run) -> Any:
     return with_lora(loaded, model.lora, TaskType.CAUSAL_LM).to(device_of(run))
 
 
-def load_scorer(model: ModelPart, run: Run, *, labels: int = 1) -> Any:
-    """A reward or value model: the decoder of `model.path` with a new head that starts at zero (Sun et al., 2024).
+def load_causal_for_sampling(path: str, run: Run) -> Any:
+    """A causal language model that is not trained: its weights in the dtype that it computes in."""
+    dtype = torch.bfloat16 if uses_bfloat16(run) else torch.float32
+    return _quietly(AutoModelForCausalLM, path, dtype=dtype).to(device_of(run)).eval()
 
-    A checkpoint that has such a head already keeps it.
+
+def load_scorer(model: ModelPart, run: Run, *, labels: int = 1, new_head: bool = False) -> Any:
+    """A reward or value model: the decoder of `model.path` with a head that starts at zero (Sun et al., 2024).
+
+    A checkpoint that has such a head keeps it unless a `new_head` is wanted.
     """
     torch.manual_seed(run.seed)
     config = _quietly(AutoConfig, model.path)
@@ -81,7 +87,7 @@ def load_scorer(model: ModelPart, run: Run, *, labels: int = 1) -> Any:
     missing = set(report["missing_keys"])
     if missing - {f"{HEAD}.weight", f"{HEAD}.bias"} or not hasattr(loaded, HEAD):
         raise ConfigError("model.path: no decoder that a reward model can be made of")
-    if missing:
+    if missing or new_head:
         torch.nn.init.zeros_(loaded.score.weight)
         torch.nn.init.zeros_(loaded.score.bias)
     loaded.config.use_cache = False
