@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import PreTrainedTokenizerFast, TrainerCallback
+from transformers import PreTrainedTokenizerFast
 
 from services.core.contracts import VerifierKind
 from services.verifier.loading import load_reward_model
 from services.verifier.model import RewardModel
 from services.verifier.selftest import self_test
 from services.verifier.settings import VerifierSettings
-from tests.training.conftest import Tables
+from tests.training.conftest import StopAt, Tables
 from training.data.lab import lab_problems, with_corruptions
 from training.data.records import LabelledSolution
 from training.judging.encoding import NO_LABEL, Labelled, encode_labelled, trainable_family
@@ -199,17 +199,6 @@ def test_a_few_solutions_are_learned_by_heart(tables: Tables, kind: str) -> None
         for score, label in pairs:
             (right if label == 1.0 else wrong).append(score)
     assert min(right) > 0.5 > max(wrong)
-
-
-class StopAt(TrainerCallback):
-    """Ends a run as if it had been interrupted after this step's checkpoint."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if state.global_step == self.step:
-            control.should_save = control.should_training_stop = True
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 2, "dropout": 0.1}], ids=["all weights", "LoRA with dropout"])

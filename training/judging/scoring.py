@@ -19,7 +19,9 @@ class Scorer:
     """A verifier folder, loaded once: on the CPU in float32, or as the service serves it on another device."""
 
     def __init__(self, folder: Path, device: str = "cpu") -> None:
-        self.model: RewardModel = load_reward_model(VerifierSettings(model=str(folder), device=device, dtype="auto"))
+        # Without prefixes kept from earlier calls, whose last digits differ: a resumed run must score as the whole one.
+        settings = VerifierSettings(model=str(folder), device=device, dtype="auto", prefix_cache_mib=0)
+        self.model: RewardModel = load_reward_model(settings)
 
     def score(self, question: str, texts: Sequence[str]) -> list[RawScores]:
         """The scores of several solutions of one question, in order.

@@ -41,7 +41,9 @@ def load_checkpoint(folder: Path, parts: Mapping[str, tuple[Any, Optimizer]]) ->
                 parameter.copy_(saved[key])
             found = {k.rpartition("/")[2]: v for k, v in moments.items() if k.rpartition("/")[0] == key}
             if found:
-                optimizer.state[parameter] = {k: v if k == "step" else v.to(parameter.device) for k, v in found.items()}
+                optimizer.state[parameter] = {
+                    k: v.clone() if k == "step" else v.to(parameter.device).clone() for k, v in found.items()
+                }
     return int(json.loads((folder / _STATE).read_text(encoding="utf-8"))["iteration"])
 
 

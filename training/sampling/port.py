@@ -44,9 +44,13 @@ class GeneratorSampler:
             async with gate:
                 return await self._completions(request)
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(request)) for request in requests]
-        return [task.result() for task in tasks]
+        tasks = [asyncio.create_task(one(request)) for request in requests]
+        try:
+            return await asyncio.gather(*tasks)
+        finally:  # one that fails ends the others
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _completions(self, request: GenerateRequest) -> list[Completion]:
         found: list[Completion] = []
