@@ -1,18 +1,17 @@
 """What a training run needs of memory, before it is started: counted on the meta device, nothing is loaded.
 
-    python -m training.memory CONFIG [--architecture CONFIG.JSON] [--tokens N]
+    python -m training.memory {sft,reward,rest,dpo,ppo} CONFIG [--architecture CONFIG.JSON] [--tokens N]
 
 Parameters, gradients and AdamW's two moments are counted tensor by tensor on the model that the recipe would train,
 LoRA included. Activations are an estimate (Korthikanti et al., 2022, equation 2 and section 5, without the attention
 matrix, which the fused kernels never write): 34 s b h bytes a layer in 16 bits, or 2 s b h a layer and one layer's
 worth with gradient checkpointing; language-model heads add logits in the compute dtype and in float32. Not counted:
-the framework, the allocator's slack, and key-value caches while sampling.
+the framework, the allocator's slack, the verifier of rest, dpo and ppo, and key-value caches while sampling.
 """
 
 from __future__ import annotations
 
 import argparse
-import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,13 +23,20 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClas
 
 from training.dpo import DpoRecipe
 from training.ppo import PpoRecipe
-from training.recipes.config import ConfigError, ModelPart, load_recipe
+from training.recipes.config import ModelPart, load_recipe
 from training.recipes.loading import with_lora
 from training.rest import RestRecipe
 from training.reward import RewardRecipe
 from training.sft import SftRecipe
 
 AnyKind = SftRecipe | RewardRecipe | RestRecipe | DpoRecipe | PpoRecipe
+KINDS: dict[str, type[AnyKind]] = {
+    "sft": SftRecipe,
+    "reward": RewardRecipe,
+    "rest": RestRecipe,
+    "dpo": DpoRecipe,
+    "ppo": PpoRecipe,
+}
 _MOMENTS = 2 * 4  # AdamW's two, in float32
 _LAYER_BYTES = 34  # of 16-bit activations, a token and a hidden dimension
 
@@ -107,20 +113,6 @@ def _meta_model(part: ModelPart, config: Any, *, bfloat16: bool, scorer: bool) -
         return with_lora(model, part.lora, TaskType.TOKEN_CLS if scorer else TaskType.CAUSAL_LM)
 
 
-def recipe_kind(file: Path) -> type[AnyKind]:
-    """Which recipe a config file is of, by the keys that only one has. Raises `ConfigError`."""
-    try:
-        keys = tomllib.loads(file.read_text(encoding="utf-8")).keys()
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{file.name} cannot be read as TOML: {error}") from error
-    for key, kind in (("kind", RewardRecipe), ("threshold", RestRecipe), ("top", RestRecipe), ("beta", DpoRecipe)):
-        if key in keys:
-            return kind
-    if "verifier" in keys:
-        return PpoRecipe if "problems" in keys or "baseline" in keys else DpoRecipe
-    return SftRecipe
-
-
 def table(found: Footprint) -> str:
     """As the command prints it."""
     gib = {
@@ -135,13 +127,14 @@ def table(found: Footprint) -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the footprint of a config."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", choices=KINDS)
     parser.add_argument("config", type=Path)
     parser.add_argument("--architecture", help="config.json of the model, where model.path is not at hand")
     parser.add_argument("--tokens", type=int, help="tokens of a sequence; model.max_length unless given")
     parser.add_argument("--float32", action="store_true", help="as on a CPU; bfloat16 as on a GPU unless given")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args(arguments)
-    recipe = load_recipe(recipe_kind(options.config), options.config, options.overrides)
+    recipe = load_recipe(KINDS[options.recipe], options.config, options.overrides)
     config = AutoConfig.from_pretrained(options.architecture or recipe.model.path, trust_remote_code=False)
     print(table(footprint(recipe, config, bfloat16=not options.float32, tokens=options.tokens)))
 
