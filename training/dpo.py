@@ -14,7 +14,8 @@ from typing import Any
 import datasets
 from pydantic import Field
 from transformers import TrainerCallback
-from trl import DPOConfig, DPOTrainer
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DPOTrainer
 
 from services.core.contracts import NonBlank, Problem
 from services.core.contracts.base import Wire

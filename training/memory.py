@@ -60,7 +60,7 @@ class Footprint:
 
 
 def footprint(recipe: AnyKind, config: Any, *, bfloat16: bool, tokens: int | None = None) -> Footprint:
-    """The memory of one update of `recipe` on a model of `config`; `tokens` a sequence, `model.max_length` unless given.
+    """The memory of one update of `recipe` on a model of `config`, with `tokens` a sequence (`model.max_length`).
 
     For dpo a batch holds two sequences an example; dpo and ppo without LoRA keep a frozen reference, ppo with a value
     model trains a second decoder (of the policy's size, which is an upper bound), and both are updated in turn.
@@ -91,9 +91,7 @@ def footprint(recipe: AnyKind, config: Any, *, bfloat16: bool, tokens: int | Non
     )
 
 
-def activation_bytes(
-    config: Any, size: int, tokens: int, *, bfloat16: bool, checkpointing: bool, logits: bool
-) -> int:
+def activation_bytes(config: Any, size: int, tokens: int, *, bfloat16: bool, checkpointing: bool, logits: bool) -> int:
     """The estimate for a batch of `size` sequences of `tokens` tokens."""
     unit = 2 if bfloat16 else 4
     states = size * tokens * config.hidden_size

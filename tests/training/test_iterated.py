@@ -73,7 +73,9 @@ def test_no_pair_is_made_of_equals(samples: list[Scored]) -> None:
 
 
 def share_right(folder: Path, problem: Problem) -> float:
-    sampler = LocalSampler(load_causal_for_sampling(str(folder), Run(out=Path("x"), device="cpu")), load_tokenizer(str(folder)))
+    sampler = LocalSampler(
+        load_causal_for_sampling(str(folder), Run(out=Path("x"), device="cpu")), load_tokenizer(str(folder))
+    )
     sampling = Sampling(temperature=1.0, max_tokens=60, seed=11)
     (group,) = sampler.sample([GenerateRequest(problem=problem.question, n=64, sampling=sampling)])
     return sum(extract_answer(one.text) == problem.answer for one in group) / len(group)
@@ -130,7 +132,9 @@ def test_the_first_dpo_loss_is_that_of_indifference(policy: Tables, one_problem:
 
 
 def test_a_resumed_dpo_ends_with_the_same_weights(policy: Tables, one_problem: Problem, tmp_path: Path) -> None:
-    pairs = [Pair(problem=one_problem.question, chosen=one_problem.solution, rejected=solution(str(k))) for k in range(6)]
+    pairs = [
+        Pair(problem=one_problem.question, chosen=one_problem.solution, rejected=solution(str(k))) for k in range(6)
+    ]
     found = []
     for name in ("whole", "resumed"):
         made = policy(run={"out": str(tmp_path / name), "save_every": 2}, optimizer={"max_steps": 5, "batch_size": 2})
@@ -144,7 +148,9 @@ def test_a_resumed_dpo_ends_with_the_same_weights(policy: Tables, one_problem: P
 
 def test_finished_iterations_are_not_done_again(policy: Tables, tmp_path: Path) -> None:
     optimizer = {"max_steps": 3}
-    whole = train_rest(check_recipe(RestRecipe, policy(top=2, iterations=2, optimizer=optimizer, run={"out": str(tmp_path / "a")})))
+    whole = train_rest(
+        check_recipe(RestRecipe, policy(top=2, iterations=2, optimizer=optimizer, run={"out": str(tmp_path / "a")}))
+    )
     run = {"out": str(tmp_path / "b")}
     train_rest(check_recipe(RestRecipe, policy(top=2, iterations=1, optimizer=optimizer, run=run)))
     before = (tmp_path / "b" / "iteration-1" / "done.json").stat().st_mtime_ns

@@ -186,7 +186,9 @@ def ppo(tables: Tables, two_minded: Path, tmp_path: Path) -> Tables:
     [
         pytest.param({"baseline": "value"}, id="GAE over a value model"),
         pytest.param({"baseline": "group", "placement": "end"}, id="a group baseline, paid at the end"),
-        pytest.param({"baseline": "group", "model": {"lora": {"rank": 8}}, "optimizer": {"learning_rate": 2e-3}}, id="LoRA"),
+        pytest.param(
+            {"baseline": "group", "model": {"lora": {"rank": 8}}, "optimizer": {"learning_rate": 2e-3}}, id="LoRA"
+        ),
     ],
 )
 def test_a_policy_learns_what_is_paid(ppo: Tables, one_problem: Problem, change: dict[str, Any]) -> None:

@@ -83,7 +83,7 @@ def test_an_outcome_is_labelled_at_the_end_alone(
 
 
 def test_the_labels_of_an_oprm_are_those_of_the_prm_and_of_the_orm(lab_tokenizer: PreTrainedTokenizerFast) -> None:
-    prm, orm, oprm = (labels_of(lab_tokenizer, kind) for kind in ("prm", "orm", "oprm"))  # type: ignore[arg-type]
+    prm, orm, oprm = (labels_of(lab_tokenizer, kind) for kind in ("prm", "orm", "oprm"))
     assert prm.ids == orm.ids == oprm.ids
     for step, outcome, both in zip(prm.labels, orm.labels, oprm.labels, strict=True):
         assert NO_LABEL in (step, outcome)
@@ -190,7 +190,8 @@ def test_a_few_solutions_are_learned_by_heart(tables: Tables, kind: str) -> None
     optimizer = {"max_steps": 100, "batch_size": 12, "learning_rate": 5e-3}
     recipe = check_recipe(RewardRecipe, tables(kind=kind, data=LAB, label_tokens=1, optimizer=optimizer))
     loaded = served(train_reward(recipe))
-    right, wrong = [], []
+    right: list[float] = []
+    wrong: list[float] = []
     for solution in [s for p in lab_problems([1, 2, 3], 4, 5) for s in with_corruptions(p, 2, 5)]:
         scores = loaded.score([loaded.family.encode(solution.problem, solution.steps)])[0]
         pairs = list(zip(scores.steps, solution.labels, strict=True)) if kind != "orm" else []

@@ -101,7 +101,9 @@ def test_the_same_requests_give_the_same_samples_and_other_seeds_others(local: L
     first, again, other = local.sample(requests(1)), local.sample(requests(1)), local.sample(requests(2))
     assert first == again
     assert [[c.text for c in group] for group in first] != [[c.text for c in group] for group in other]
-    assert all([c.index for c in group] == [0, 1] and {c.finish_reason for c in group} <= {"stop", "length"} for group in first)
+    assert all(
+        [c.index for c in group] == [0, 1] and {c.finish_reason for c in group} <= {"stop", "length"} for group in first
+    )
 
 
 @pytest.mark.parametrize(
@@ -129,7 +131,9 @@ def test_rollouts_write_what_the_reward_recipe_reads(tiny_generator: Path, tmp_p
 
     class Sampler:
         def sample(self, requests: Sequence[GenerateRequest]) -> list[list[Completion]]:
-            return [[completion(i, one if i else "cut", "stop" if i else "length") for i in range(r.n)] for r in requests]
+            return [
+                [completion(i, one if i else "cut", "stop" if i else "length") for i in range(r.n)] for r in requests
+            ]
 
     file = sample_and_label(recipe, Sampler())
     (found,) = labelled([FileSource(format="labelled", path=str(file))])
@@ -157,7 +161,9 @@ def test_each_backend_has_its_sampler(tiny_generator: Path) -> None:
     run = Run(out=Path("unused"), device="cpu")
     names = {
         backend: type(
-            sampler_of(SamplingPart(backend=backend, url="http://x" if backend == "http" else None), str(tiny_generator), run)
+            sampler_of(
+                SamplingPart(backend=backend, url="http://x" if backend == "http" else None), str(tiny_generator), run
+            )
         ).__name__
         for backend in ("local", "vllm", "http")
     }

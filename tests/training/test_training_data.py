@@ -1,6 +1,7 @@
 """Readers of the published formats, on excerpts written for these tests, and the faults they tell."""
 
 import json
+import random
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,14 +116,13 @@ def test_a_row_that_is_not_prm800k_is_refused(row: dict[str, Any], said: str) ->
         list(prm800k.read("x line 7", row))
 
 
-def shepherd(label: str) -> dict[str, str]:
+def shepherd(first: str = "+", second: str = "+") -> dict[str, str]:
     text = "How much is 2 + 2? Step 1: 2 + 2 is a sum. ки\nStep 2: It is 4. The answer is: 4 ки"
-    first, second = label
     return {"input": text, "label": text.replace("ки", first, 1).replace("ки", second, 1), "task": "GSM8K"}
 
 
 def test_math_shepherd_steps_lose_their_numbers_and_the_answer_gets_its_block() -> None:
-    (solution,) = math_shepherd.read("x line 1", shepherd("+-"))
+    (solution,) = math_shepherd.read("x line 1", shepherd("+", "-"))
     assert solution.problem == "How much is 2 + 2?"
     assert solution.steps == ["2 + 2 is a sum.", "It is 4.\n\n# Answer\n\n4"]
     assert (solution.labels, solution.outcome) == ([1.0, 0.0], 0.0)
@@ -131,7 +131,7 @@ def test_math_shepherd_steps_lose_their_numbers_and_the_answer_gets_its_block() 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        pytest.param({"label": shepherd("+-")["input"]}, "label", id="tags left in the label"),
+        pytest.param({"label": shepherd("+", "-")["input"]}, "label", id="tags left in the label"),
         pytest.param({"label": "something else"}, "label", id="another text"),
         pytest.param({"input": "no steps"}, "Step 1", id="no steps"),
         pytest.param({"input": "q Step 1: a ки b"}, "step tag", id="a text behind the last tag"),
@@ -140,7 +140,7 @@ def test_math_shepherd_steps_lose_their_numbers_and_the_answer_gets_its_block() 
 )
 def test_a_row_that_is_not_math_shepherd_is_refused(change: dict[str, Any], said: str) -> None:
     with pytest.raises(DataError, match=said):
-        list(math_shepherd.read("x line 1", {**shepherd("++"), **change}))
+        list(math_shepherd.read("x line 1", {**shepherd(), **change}))
 
 
 def test_metamath_lines_become_steps_and_formulas_stay_with_their_line() -> None:
@@ -210,7 +210,11 @@ def test_levels_are_looked_up_in_math_by_the_problem(tmp_path: Path) -> None:
     _write_jsonl(tmp_path / "phase1_train.jsonl", [easy])
     _write_jsonl(tmp_path / "phase2_train.jsonl", [easy, other])
     _write_jsonl(tmp_path / "math.jsonl", [{"problem": "What is  3 times 4?", "level": "Level 2"}])
-    table = {"format": "prm800k", "path": str(tmp_path / "phase*_train.jsonl"), "levels_file": str(tmp_path / "math.jsonl")}
+    table = {
+        "format": "prm800k",
+        "path": str(tmp_path / "phase*_train.jsonl"),
+        "levels_file": str(tmp_path / "math.jsonl"),
+    }
     found = labelled([check_recipe(FileSource, {**table, "levels": [1, 2, 3]})])
     assert [(one.level, one.problem) for one in found] == [(2, "What is 3 times 4?")] * 2
     kept = labelled([check_recipe(FileSource, {**table, "levels": [1, 2, 3], "unknown_levels": True, "limit": 3})])
@@ -270,8 +274,6 @@ def test_a_recipe_refuses_what_it_cannot_learn_from(tmp_path: Path) -> None:
 
 
 def test_lab_labels_are_the_checkers() -> None:
-    import random
-
     (problem,) = lab_problems([3], 1, 0)
     text = corrupt(problem, random.Random(3)).text
     found = judged(problem, text)

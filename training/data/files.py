@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
-from glob import glob
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,7 @@ def rows(path: str, split: str | None = None) -> Iterator[tuple[str, Row]]:
     `path` is a .jsonl, .json (a list) or .parquet file, a pattern of such files (`phase*_train.jsonl`, in order of
     their names), or a hub id `owner/name`. Raises `DataError`.
     """
-    files = [Path(name) for name in sorted(glob(path))]
+    files = sorted(Path(path).parent.glob(Path(path).name))
     if not files:
         yield from _hub_rows(path, split or _SPLIT)
         return

@@ -29,27 +29,29 @@ class _Rated:
 
 def read(place: str, row: Row) -> Iterator[LabelledSolution]:
     """The labelled solutions of one row. Raises `DataError`."""
-    question, label = _table(place, row, "question"), _table(place, row, "label")
-    problem, gold = text_of(place, question, "problem"), question.get("ground_truth_answer")
-    if label.get("finish_reason") not in _FINISH_REASONS:
-        raise DataError(f"{place} has no known finish_reason")
-    steps = label.get("steps")
-    if not isinstance(steps, list):
-        raise DataError(f"{place} has no label.steps")
-    if label["finish_reason"] == "bad_problem":
-        return
+    problem, gold, steps = _labelled_steps(place, row)
     taken: list[_Rated] = []
     for step in steps:
         rated = _completions(place, step)
         chosen = _chosen(place, step, rated)
-        for one in rated:
-            if one is not chosen and one.label is not None:
-                yield _solution(problem, [_Rated(t.text, None) for t in taken] + [one], gold)
+        others = [one for one in rated if one is not chosen and one.label is not None]
+        yield from (_solution(problem, [*(_Rated(t.text, None) for t in taken), one], gold) for one in others)
         if chosen is None or not chosen.text:
             break
         taken.append(chosen)
     if any(one.label is not None for one in taken):
         yield _solution(problem, taken, gold)
+
+
+def _labelled_steps(place: str, row: Row) -> tuple[str, Any, list[Any]]:
+    """`(problem, gold answer, steps)`; a problem that was reported as broken has no steps."""
+    question, label = _table(place, row, "question"), _table(place, row, "label")
+    problem, steps = text_of(place, question, "problem"), label.get("steps")
+    if label.get("finish_reason") not in _FINISH_REASONS:
+        raise DataError(f"{place} has no known finish_reason")
+    if not isinstance(steps, list):
+        raise DataError(f"{place} has no label.steps")
+    return problem, question.get("ground_truth_answer"), [] if label["finish_reason"] == "bad_problem" else steps
 
 
 def _completions(place: str, step: Any) -> list[_Rated]:
@@ -101,9 +103,7 @@ def _solution(problem: str, rated: list[_Rated], gold: Any) -> LabelledSolution:
         block, said = steps.pop(), labels.pop()
         steps[-1] = f"{steps[-1]}\n\n{block}"
     outcome = _outcome(steps[-1], gold)
-    return LabelledSolution(
-        problem=problem, steps=steps, labels=labels, outcome=said if outcome is None else outcome
-    )
+    return LabelledSolution(problem=problem, steps=steps, labels=labels, outcome=said if outcome is None else outcome)
 
 
 def _outcome(last: str, gold: Any) -> float | None:

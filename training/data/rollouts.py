@@ -75,9 +75,7 @@ def label_by_rollouts(
     """
     split = [(problem, text, steps) for problem, text in solutions if (steps := split_steps(text))]
     wanted = {
-        (problem.problem, prefix): problem
-        for problem, text, steps in split
-        for prefix in _prefixes(steps, _ends(text))
+        (problem.problem, prefix): problem for problem, text, steps in split for prefix in _prefixes(steps, _ends(text))
     }
     requests = [
         GenerateRequest(
@@ -89,9 +87,7 @@ def label_by_rollouts(
         for place, (problem, prefix) in enumerate(wanted)
     ]
     groups = sampler.sample(requests)
-    values = {
-        key: _value(wanted[key], key[1], group, how, reaches) for key, group in zip(wanted, groups, strict=True)
-    }
+    values = {key: _value(wanted[key], key[1], group, how, reaches) for key, group in zip(wanted, groups, strict=True)}
     return [_labelled(problem, text, steps, values, reaches) for problem, text, steps in split]
 
 
@@ -104,9 +100,7 @@ def _prefixes(steps: Sequence[str], ended: bool) -> list[str]:
     return [join_steps(steps[: k + 1]) + "\n\n" for k in range(len(steps) - ended)]
 
 
-def _value(
-    problem: EvaluationProblem, prefix: str, group: Sequence[Completion], how: How, reaches: Reaches
-) -> float:
+def _value(problem: EvaluationProblem, prefix: str, group: Sequence[Completion], how: How, reaches: Reaches) -> float:
     good = [reaches(problem, prefix + one.text, one.finish_reason == "length") for one in group]
     return float(any(good)) if how == "hard" else sum(good) / len(good)
 

@@ -59,4 +59,3 @@ def export_verifier(
     model.config.e2h = {"family": name, "kind": kind, **own, "golden": golden_scores(model, family, golden)}
     save_model(model.to(dtype), tokenizer, folder)
     return model.float()
-

@@ -31,13 +31,13 @@ class IteratedRecipe(Recipe):
     @model_validator(mode="after")
     def _samples_are_the_models(self) -> Self:
         if self.sampling.backend == "http" and self.iterations > 1:
-            raise PydanticCustomError("sampling", "a service over http keeps its model: one iteration, or vllm or local")
+            raise PydanticCustomError(
+                "sampling", "a service over http keeps its model: one iteration, or vllm or local"
+            )
         return self
 
 
-def run_iterations(
-    recipe: IteratedRecipe, train_once: Callable[[int, str, Path], tuple[Path, dict[str, Any]]]
-) -> Path:
+def run_iterations(recipe: IteratedRecipe, train_once: Callable[[int, str, Path], tuple[Path, dict[str, Any]]]) -> Path:
     """The last model, in `run.out/generator`.
 
     `train_once(iteration, model, folder)` trains from `model` and tells the new model's folder and what to log. A

@@ -136,7 +136,7 @@ def _minibatch(actors: Actors, numbers: PpoNumbers, chosen: Sequence[Prepared], 
 
 def _step(loss: Tensor, model: Any, optimizer: Optimizer, max_grad_norm: float) -> float:
     optimizer.zero_grad()
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     norm = nn.utils.clip_grad_norm_([p for p in model.parameters() if p.requires_grad], max_grad_norm)
     optimizer.step()
     return float(norm)

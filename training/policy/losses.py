@@ -18,7 +18,7 @@ def policy_loss(logprobs: Tensor, old: Tensor, advantages: Tensor, mask: Tensor,
 
 
 def value_loss(values: Tensor, old: Tensor, returns: Tensor, mask: Tensor, clip: float) -> Tensor:
-    """Half the squared error, averaged over tokens; a value that left `clip` of the old one counts as it stood there."""
+    """Half the squared error, averaged over tokens; beyond `clip` of the old value, as it stood there."""
     held = old + (values - old).clamp(-clip, clip)
     errors = torch.maximum((values - returns) ** 2, (held - returns) ** 2)
     loss: Tensor = 0.5 * (errors * mask).sum() / mask.sum()

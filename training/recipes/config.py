@@ -37,7 +37,7 @@ class Lora(Part):
     """LoRA adapters (Hu et al., 2021) on a frozen model; merged into it at the end."""
 
     rank: int = Field(default=16, ge=1)
-    alpha: float = Field(default=32.0, gt=0.0)
+    alpha: int = Field(default=32, ge=1)
     dropout: float = Field(default=0.0, ge=0.0, lt=1.0)
     targets: Literal["all-linear"] | list[NonBlank] = "all-linear"
 

@@ -1,4 +1,4 @@
-"""Problems and solutions as ids, as the generator service reads and writes them. Pure but for the collator's tensors."""
+"""Problems and solutions as ids, as the generator service reads and writes them. Pure, but for tensors at the end."""
 
 from __future__ import annotations
 

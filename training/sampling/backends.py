@@ -112,6 +112,3 @@ class HttpSampler:
             return await GeneratorSampler(client).sample_here(requests)
         finally:
             await client.close()
-
-
-
