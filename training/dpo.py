@@ -25,7 +25,8 @@ from training.data.own import write_jsonl
 from training.data.sources import problems
 from training.policy.iterations import IteratedRecipe, run_iterations
 from training.policy.scored import Judge, Scored, sample_and_score
-from training.recipes.config import ConfigError, Recipe, load_recipe, recipe_parser
+from training.recipes.commands import recipe_parser, run_command
+from training.recipes.config import ConfigError, Recipe, load_recipe
 from training.recipes.fitting import JsonlLog, fit, training_arguments
 from training.recipes.loading import load_causal, load_causal_for_sampling, load_tokenizer, merged, save_model
 from training.recipes.writing import SolutionEncoder
@@ -131,7 +132,7 @@ def _encoded(encoder: SolutionEncoder, pair: Pair, max_length: int) -> dict[str,
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train from a config file."""
     options = recipe_parser(__doc__).parse_args(arguments)
-    print(train_dpo(load_recipe(DpoRecipe, options.config, options.overrides)))
+    run_command(lambda: train_dpo(load_recipe(DpoRecipe, options.config, options.overrides)))
 
 
 if __name__ == "__main__":

@@ -23,7 +23,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForTokenClas
 
 from training.dpo import DpoRecipe
 from training.ppo import PpoRecipe
-from training.recipes.config import ModelPart, load_recipe
+from training.recipes.commands import run_command
+from training.recipes.config import ConfigError, ModelPart, load_recipe
 from training.recipes.loading import with_lora
 from training.rest import RestRecipe
 from training.reward import RewardRecipe
@@ -132,9 +133,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--float32", action="store_true", help="as on a CPU; bfloat16 as on a GPU unless given")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
     options = parser.parse_args(arguments)
+    run_command(lambda: table(_from_options(options)))
+
+
+def _from_options(options: argparse.Namespace) -> Footprint:
     recipe = load_recipe(KINDS[options.recipe], options.config, options.overrides)
-    config = AutoConfig.from_pretrained(options.architecture or recipe.model.path, trust_remote_code=False)
-    print(table(footprint(recipe, config, bfloat16=not options.float32, tokens=options.tokens)))
+    try:
+        config = AutoConfig.from_pretrained(options.architecture or recipe.model.path, trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"model.path: no config can be read ({type(error).__name__}); see --architecture") from error
+    return footprint(recipe, config, bfloat16=not options.float32, tokens=options.tokens)
 
 
 if __name__ == "__main__":

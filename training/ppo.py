@@ -25,7 +25,8 @@ from training.policy.episodes import Episode, episode
 from training.policy.loop import Actors, PpoNumbers, prepare, update
 from training.policy.rewards import SHAPED, Placement, token_rewards
 from training.policy.scored import Judge, VerifierPart, sample_and_score
-from training.recipes.config import ConfigError, ModelPart, Part, Run, Share, load_recipe, recipe_parser
+from training.recipes.commands import recipe_parser, run_command
+from training.recipes.config import ConfigError, ModelPart, Part, Run, Share, load_recipe
 from training.recipes.fitting import JsonlLog
 from training.recipes.loading import (
     load_causal,
@@ -240,7 +241,7 @@ def _seen(episodes: Sequence[Episode], rewards: Sequence[list[float]]) -> dict[s
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train from a config file."""
     options = recipe_parser(__doc__).parse_args(arguments)
-    print(train_ppo(load_recipe(PpoRecipe, options.config, options.overrides)))
+    run_command(lambda: train_ppo(load_recipe(PpoRecipe, options.config, options.overrides)))
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ from training.data.records import Demonstration
 from training.data.sources import FileSource, demonstrations, problems
 from training.policy.iterations import IteratedRecipe, run_iterations
 from training.policy.scored import Judge, Scored, sample_and_score
-from training.recipes.config import ConfigError, Share, load_recipe, recipe_parser
+from training.recipes.commands import recipe_parser, run_command
+from training.recipes.config import ConfigError, Share, load_recipe
 from training.sampling.backends import sampler_of
 from training.sft import SftRecipe, train_on
 
@@ -89,7 +90,7 @@ def _demonstration(one: Scored) -> Demonstration:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train from a config file."""
     options = recipe_parser(__doc__).parse_args(arguments)
-    print(train_rest(load_recipe(RestRecipe, options.config, options.overrides)))
+    run_command(lambda: train_rest(load_recipe(RestRecipe, options.config, options.overrides)))
 
 
 if __name__ == "__main__":

@@ -24,7 +24,8 @@ from training.data.sources import Source, labelled
 from training.judging.encoding import FamilyName, Labelled, Trainable, encode_labelled, trainable_family
 from training.judging.export import export_verifier
 from training.judging.trainer import RewardTrainer, collate_labelled
-from training.recipes.config import ConfigError, Recipe, load_recipe, recipe_parser
+from training.recipes.commands import recipe_parser, run_command
+from training.recipes.config import ConfigError, Recipe, load_recipe
 from training.recipes.fitting import JsonlLog, Rows, fit, training_arguments
 from training.recipes.loading import load_scorer, load_tokenizer
 
@@ -138,7 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kind", choices=("prm", "orm", "oprm"), help="overrides kind of the config")
     options = parser.parse_args(arguments)
     kind = [f"kind='{options.kind}'"] if options.kind else []
-    print(train_reward(load_recipe(RewardRecipe, options.config, [*options.overrides, *kind])))
+    run_command(lambda: train_reward(load_recipe(RewardRecipe, options.config, [*options.overrides, *kind])))
 
 
 if __name__ == "__main__":

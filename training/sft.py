@@ -16,7 +16,8 @@ from transformers import Trainer, TrainerCallback
 
 from training.data.records import Demonstration
 from training.data.sources import Source, demonstrations
-from training.recipes.config import ConfigError, Recipe, load_recipe, recipe_parser
+from training.recipes.commands import recipe_parser, run_command
+from training.recipes.config import ConfigError, Recipe, load_recipe
 from training.recipes.fitting import JsonlLog, Rows, fit, training_arguments
 from training.recipes.loading import load_causal, load_tokenizer, merged, save_model
 from training.recipes.writing import SolutionEncoder, collate_written
@@ -60,7 +61,7 @@ def train_on(recipe: Recipe, found: Sequence[Demonstration], *, callbacks: Seque
 def main(arguments: Sequence[str] | None = None) -> None:
     """Train from a config file."""
     options = recipe_parser(__doc__).parse_args(arguments)
-    print(train_sft(load_recipe(SftRecipe, options.config, options.overrides)))
+    run_command(lambda: train_sft(load_recipe(SftRecipe, options.config, options.overrides)))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from training.recipes.config import ConfigError, check_recipe, load_recipe
 from training.recipes.loading import load_tokenizer
 from training.recipes.writing import IGNORED, SolutionEncoder, collate_written
 from training.sampling.local import LocalSampler
-from training.sft import SftRecipe, train_sft
+from training.sft import SftRecipe, main, train_sft
 
 LAB = [{"format": "lab", "count": 6, "seed": 3}]
 
@@ -146,3 +146,12 @@ def test_a_file_that_is_no_toml_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.toml").write_text("[model")
     with pytest.raises(ConfigError, match="TOML"):
         load_recipe(SftRecipe, tmp_path / "x.toml")
+
+
+def test_the_command_ends_with_one_line_for_what_it_cannot_run(
+    config: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([str(config), "--set", "model.path=./no/model"])
+    assert ended.value.code == 2
+    assert capsys.readouterr().err == "error: model.path: cannot be loaded (OSError)\n"

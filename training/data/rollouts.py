@@ -24,7 +24,8 @@ from services.core.steps import join_steps, split_steps
 from training.data.own import write_jsonl
 from training.data.records import LabelledSolution
 from training.data.sources import Source, problems
-from training.recipes.config import Part, Run, load_recipe, recipe_parser
+from training.recipes.commands import recipe_parser, run_command
+from training.recipes.config import Part, Run, load_recipe
 from training.sampling.backends import SamplingPart, sampler_of
 from training.sampling.port import Sampler
 
@@ -150,7 +151,7 @@ def sample_and_label(recipe: RolloutRecipe, sampler: Sampler | None = None) -> P
 def main(arguments: Sequence[str] | None = None) -> None:
     """Label from a config file."""
     options = recipe_parser(__doc__).parse_args(arguments)
-    print(sample_and_label(load_recipe(RolloutRecipe, options.config, options.overrides)))
+    run_command(lambda: sample_and_label(load_recipe(RolloutRecipe, options.config, options.overrides)))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ TOML, and as plain text where it is none.
 
 from __future__ import annotations
 
-import argparse
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -107,14 +106,6 @@ def check_recipe(kind: type[AnyRecipe], tables: dict[str, Any]) -> AnyRecipe:
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         raise ConfigError(f"{'.'.join(map(str, first['loc'])) or 'config'}: {first['msg']}") from error
-
-
-def recipe_parser(description: str | None) -> argparse.ArgumentParser:
-    """The command line that all recipes share."""
-    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("config", type=Path, help="TOML file, see training/configs")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides")
-    return parser
 
 
 def _override(tables: dict[str, Any], override: str) -> None:
