@@ -68,6 +68,15 @@ def test_an_answer_block_alone_is_no_step_and_its_rating_is_the_outcome() -> Non
     assert (solution.labels, solution.outcome) == ([1.0], 0.0)
 
 
+def test_a_solved_problem_has_a_right_outcome_where_the_quick_comparison_cannot_tell() -> None:
+    last = completion("So.\n\n# Answer\n\n$\\int x dx$", 1)
+    row = prm_row(step(last), answer="$\\int y dy$")
+    (solved,) = prm800k.read("x line 1", row)
+    row["label"]["finish_reason"] = "give_up"
+    (open_,) = prm800k.read("x line 1", row)
+    assert (solved.outcome, open_.outcome) == (1.0, None)
+
+
 def test_a_wrong_final_answer_is_a_wrong_outcome() -> None:
     (solution,) = prm800k.read("x line 1", prm_row(step(completion("It is 13.\n\n# Answer\n\n13", -1))))
     assert (solution.labels, solution.outcome, solution.right) == ([0.0], 0.0, False)

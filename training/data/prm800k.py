@@ -29,7 +29,7 @@ class _Rated:
 
 def read(place: str, row: Row) -> Iterator[LabelledSolution]:
     """The labelled solutions of one row. Raises `DataError`."""
-    problem, gold, steps = _labelled_steps(place, row)
+    problem, gold, steps, solved = _labelled_steps(place, row)
     taken: list[_Rated] = []
     for step in steps:
         rated = _completions(place, step)
@@ -40,18 +40,21 @@ def read(place: str, row: Row) -> Iterator[LabelledSolution]:
             break
         taken.append(chosen)
     if any(one.label is not None for one in taken):
-        yield _solution(problem, taken, gold)
+        whole = _solution(problem, taken, gold)
+        reached = solved and whole.outcome is None and ANSWER_HEADER in whole.steps[-1]
+        yield whole.model_copy(update={"outcome": 1.0}) if reached else whole
 
 
-def _labelled_steps(place: str, row: Row) -> tuple[str, Any, list[Any]]:
-    """`(problem, gold answer, steps)`; a problem that was reported as broken has no steps."""
+def _labelled_steps(place: str, row: Row) -> tuple[str, Any, list[Any], bool]:
+    """`(problem, gold answer, steps, solved)`; a problem that was reported as broken has no steps."""
     question, label = _table(place, row, "question"), _table(place, row, "label")
     problem, steps = text_of(place, question, "problem"), label.get("steps")
     if label.get("finish_reason") not in _FINISH_REASONS:
         raise DataError(f"{place} has no known finish_reason")
     if not isinstance(steps, list):
         raise DataError(f"{place} has no label.steps")
-    return problem, question.get("ground_truth_answer"), [] if label["finish_reason"] == "bad_problem" else steps
+    reason = label["finish_reason"]
+    return problem, question.get("ground_truth_answer"), [] if reason == "bad_problem" else steps, reason == "solution"
 
 
 def _completions(place: str, step: Any) -> list[_Rated]:
