@@ -149,8 +149,9 @@ def test_rollouts_write_what_the_reward_recipe_reads(tiny_generator: Path, tmp_p
         {"url": "http://localhost:1"},
         {"temperature": 0.0},
         {"backend": "ssh"},
+        {"gpu_memory_share": 0.5},
     ],
-    ids=["http without url", "url without http", "greedy", "unknown backend"],
+    ids=["http without url", "url without http", "greedy", "unknown backend", "a share of no GPU"],
 )
 def test_a_sampling_table_that_cannot_be_is_refused(table: dict[str, Any]) -> None:
     with pytest.raises(ConfigError):

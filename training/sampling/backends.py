@@ -27,23 +27,31 @@ from training.recipes.loading import load_causal_for_sampling, load_tokenizer
 from training.sampling.local import LocalSampler
 from training.sampling.port import GeneratorSampler, Sampler
 
+_GPU_MEMORY_SHARE = 0.6
 _CONNECT_TIMEOUT_S, _READ_TIMEOUT_S = 10.0, 600.0
 
 
 class SamplingPart(Part):
-    """How solutions are drawn, `n` of each problem. `url` is that of a generator service, for backend `http`."""
+    """How solutions are drawn, `n` of each problem.
+
+    `url` is that of a generator service, for backend `http`. `gpu_memory_share` is what backend `vllm` takes of a GPU:
+    0.6 unless given, for the verifier is on it as well.
+    """
 
     backend: Literal["local", "vllm", "http"] = "local"
     url: NonBlank | None = None
+    gpu_memory_share: float | None = Field(default=None, gt=0.0, le=1.0)
     n: int = Field(default=8, ge=1, le=1024)
     temperature: float = Field(default=1.0, gt=0.0, le=2.0)
     top_p: float = Field(default=1.0, gt=0.0, le=1.0)
     max_tokens: int = Field(default=512, ge=1)
 
     @model_validator(mode="after")
-    def _url_goes_with_http(self) -> Self:
+    def _options_go_with_their_backend(self) -> Self:
         if (self.backend == "http") != (self.url is not None):
             raise PydanticCustomError("url", "url goes with backend http, and only with it")
+        if self.gpu_memory_share is not None and self.backend != "vllm":
+            raise PydanticCustomError("gpu_memory_share", "gpu_memory_share goes with backend vllm alone")
         return self
 
     def requests(self, problems: Sequence[EvaluationProblem], seed: int) -> list[GenerateRequest]:
@@ -68,7 +76,8 @@ def sampler_of(part: SamplingPart, model: str, run: Run) -> Sampler:
     if part.backend == "local":
         return LocalSampler(load_causal_for_sampling(model, run), load_tokenizer(model))
     if part.backend == "vllm":
-        return EngineSampler(GeneratorSettings(model=model, prompt_style="easy-to-hard"))
+        share = part.gpu_memory_share or _GPU_MEMORY_SHARE
+        return EngineSampler(GeneratorSettings(model=model, prompt_style="easy-to-hard", gpu_memory_share=share))
     return HttpSampler(str(part.url))
 
 
