@@ -11,10 +11,10 @@ from services.core.aggregation import Aggregation, aggregate
 from services.core.answers import extract_answer
 from services.core.voting import Candidate
 from services.verifier.model import RawScores
+from training.judging.scoring import Scorer
 from training.lab.checker import Verdict, check
 from training.lab.domain import Problem
 from training.lab.generation import Sample
-from training.lab.scoring import Scorer
 
 
 class OwnLikelihood(StrEnum):

@@ -16,11 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from training.judging.scoring import Scorer
 from training.lab.domain import EASY_LEVELS, HARD_LEVELS, LEVELS, Problem, Split, make_problem
 from training.lab.generation import Sample, generate
 from training.lab.judgements import Judged, judge_all
 from training.lab.quality import quality
-from training.lab.scoring import Scorer
 from training.lab.tables import accuracy_rows, markdown
 
 GROUPS = {"easy": EASY_LEVELS, "hard": HARD_LEVELS}

@@ -16,13 +16,18 @@ BATCH_TOKENS = 8192  # distinct tokens of one forward pass: about 0.2 GiB of act
 
 
 class Scorer:
-    """A verifier folder, loaded once, on the CPU in float32."""
+    """A verifier folder, loaded once: on the CPU in float32, or as the service serves it on another device."""
 
-    def __init__(self, folder: Path) -> None:
-        self.model: RewardModel = load_reward_model(VerifierSettings(model=str(folder), device="cpu", dtype="float32"))
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
+        # Without prefixes kept from earlier calls, whose last digits differ: a resumed run must score as the whole one.
+        settings = VerifierSettings(model=str(folder), device=device, dtype="auto", prefix_cache_mib=0)
+        self.model: RewardModel = load_reward_model(settings)
 
     def score(self, question: str, texts: Sequence[str]) -> list[RawScores]:
-        """The scores of several solutions of one question, in order; a text without a step scores nothing."""
+        """The scores of several solutions of one question, in order.
+
+        A text without a step, or longer than the verifier's context, scores nothing.
+        """
         encoded = {place: found for place, text in enumerate(texts) if (found := self._encode(question, text))}
         places = list(encoded)
         scores = [RawScores((), None)] * len(texts)
@@ -36,4 +41,5 @@ class Scorer:
         steps = split_steps(text)
         if not steps or steps[0].startswith("# Answer"):
             return None
-        return self.model.family.encode(question, steps)
+        encoded = self.model.family.encode(question, steps)
+        return encoded if len(encoded.ids) <= self.model.context_length else None

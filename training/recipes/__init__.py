@@ -1,0 +1,1 @@
+"""What all recipes share: the config file, loading and saving of models, the Trainer, the log."""

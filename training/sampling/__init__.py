@@ -1,0 +1,1 @@
+"""Sampling for training: one port, and what may stand behind it."""
