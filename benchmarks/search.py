@@ -1,16 +1,17 @@
 """Does step-level search help? `python -m benchmarks.search [--problems 50]`: the demo pair, on the lab.
 
 Held-out hard problems (levels 4 and 5, `--problems` of each) are solved by the service's own solver with beam and dvts,
-and by whole samples; real vLLM, the real reward model, one process. Whole samples are compared at equal cost: of one pool
-of samples of a problem, as many as come closest to the tokens that the search drew for the same problem. The prompts that
-a search reads again at every step are not counted: they are in the engine's prefix cache, or computed, in parallel.
+and by whole samples; real vLLM, the real reward model, one process. Whole samples are compared at equal cost: of one
+pool of samples of a problem, as many as come closest to the tokens that the search drew for the same problem. What a
+search reads again at every step (the problem and its steps so far) is not counted.
 
-Prints the report and writes it under benchmarks/results/. Accuracies are shares of problems; intervals 95 % bootstraps over problems, differences paired.
+Prints the report and writes it under benchmarks/results/. Accuracies are shares of problems; intervals 95 % bootstraps
+over problems, differences paired.
 """
 
 import argparse
 import asyncio
-import json
+import sys
 import time
 from collections.abc import Sequence
 from datetime import date
@@ -48,6 +49,7 @@ def parser() -> argparse.ArgumentParser:
     made.add_argument("--expand", type=int, default=4)
     made.add_argument("--pool", type=int, default=32, help="whole samples of a problem to choose from")
     made.add_argument("--callers", type=int, default=4, help="problems under way at the same time")
+    made.add_argument("--minutes", type=float, default=10.0, help="begin no further problem after so long")
     made.add_argument("--seed", type=int, default=SEED)
     return made
 
@@ -55,9 +57,12 @@ def parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Solve, compare, print, write."""
     options = parser().parse_args(arguments)
-    problems = held_out(HARD_LEVELS, options.problems, options.seed)
+    # The levels in turn, so that what fits into the time is of both alike.
+    of_levels = [held_out([level], options.problems, options.seed) for level in HARD_LEVELS]
+    problems = [problem for pair in zip(*of_levels, strict=True) for problem in pair]
     began = time.perf_counter()
     solved = asyncio.run(solve_all(problems, options))
+    problems = problems[: len(solved)]
     report: dict[str, Any] = {
         "date": date.today().isoformat(),
         "machine": {**describe("cpu"), "load_after": load()},
@@ -75,19 +80,25 @@ Solved = dict[str, SolveResponse]
 
 
 async def solve_all(problems: Sequence[Problem], options: argparse.Namespace) -> list[Solved]:
-    """Every problem by each search, and by a pool of whole samples."""
+    """Every problem that is begun in time, by each search and by a pool of whole samples."""
     everything = AllInOne(GeneratorSettings(model=options.generator), VerifierSettings(model=options.verifier))
     await everything.start()
-    slots = asyncio.Semaphore(options.callers)
+    waiting, solved = iter(enumerate(problems)), {}
+    ends = time.monotonic() + 60 * options.minutes
 
-    async def solve(problem: Problem) -> Solved:
-        async with slots:
-            return {name: await everything.solver.solve(request) for name, request in requests(problem, options)}
+    async def caller() -> None:
+        for place, problem in waiting:
+            if time.monotonic() > ends:
+                return
+            asked = requests(problem, options)
+            solved[place] = {name: await everything.solver.solve(request) for name, request in asked}
+            print(f"{len(solved)} of {len(problems)}", file=sys.stderr, flush=True)
 
     try:
-        return await asyncio.gather(*map(solve, problems))
+        await asyncio.gather(*(caller() for _ in range(options.callers)))
     finally:
         await everything.close()
+    return [solved[place] for place in sorted(solved)]
 
 
 def requests(problem: Problem, options: argparse.Namespace) -> list[tuple[str, SolveRequest]]:

@@ -24,6 +24,7 @@ from tests.fakes import (
     FakeGenerator,
     FakeVerifier,
     InlineGrader,
+    TreeGenerator,
     solution,
     unreachable,
 )
@@ -43,7 +44,7 @@ def score_of(step: str) -> float:
 
 @asynccontextmanager
 async def client_of(
-    generator: FakeGenerator, verifier: FakeVerifier | None = None, keep_alive_s: float = 10.0
+    generator: FakeGenerator | TreeGenerator, verifier: FakeVerifier | None = None, keep_alive_s: float = 10.0
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     solver = Solver(generator, verifier or FakeVerifier(score_of), InlineGrader(), SolveMetrics(CollectorRegistry()))
     app = serving_app([chat_router(solver, keep_alive_s)], Lifecycle())
@@ -89,13 +90,27 @@ async def test_the_model_is_the_strategy(model: str, answer: str) -> None:
     assert told.model == model
 
 
+@pytest.mark.parametrize("model", ["e2h/beam", "e2h/dvts"])
+async def test_a_search_is_a_model_too_and_its_shape_an_option(model: str) -> None:
+    generator = TreeGenerator(
+        {"": ["good\n\n", "bad\n\n"], "good\n\n": ["# Answer\n\n42"], "bad\n\n": ["# Answer\n\n41"]}
+    )
+    options = {"e2h": {"search": {"beam_width": 2, "expand": 2}, "include_candidates": True}}
+    async with client_of(generator) as client:
+        told = await client.chat.completions.create(model=model, messages=ASK, n=2, extra_body=options)
+    assert (told.choices[0].message.content, told.model) == ("good\n\n# Answer\n\n42", model)
+    assert told.usage is not None
+    assert told.usage.completion_tokens == generator.delivered * TOKENS_OF_A_SAMPLE
+    assert {r.n for r in generator.requests} == ({4, 2} if model == "e2h/beam" else {2})
+
+
 async def test_models_are_the_strategies() -> None:
     async with client_of(FakeGenerator([GOOD])) as client:
         listed = [model async for model in client.models.list()]
         one = await client.models.retrieve("e2h/majority")
         with pytest.raises(openai.NotFoundError) as caught:
             await client.models.retrieve("gpt-4o")
-    assert [model.id for model in listed] == ["e2h", "e2h/best_of_n", "e2h/majority"]
+    assert [model.id for model in listed] == ["e2h", "e2h/best_of_n", "e2h/majority", "e2h/beam", "e2h/dvts"]
     assert all(model.object == "model" and model.created > 0 for model in listed)
     assert one.id == "e2h/majority"
     assert caught.value.code == "model_not_found"

@@ -127,9 +127,9 @@ class SolveCandidate(Wire):
     """One sample, or one solution that a search came to, with its evidence.
 
     `excluded` says why it has no vote (`no_answer`, `truncated`, `not_scored`), or `duplicate_of:<i>`: the same text
-    as candidate i, scored once, voting all the same. What a search did not finish is `truncated`; its `finish_reason` is
-    `length` when steps, tokens or context ended, `cancelled` when the time did. Of a search, `tokens` are those of the
-    solution, and `seed` is that of its last step.
+    as candidate i, scored once, voting all the same. What a search did not finish is `truncated`; `finish_reason` is
+    then `length` when steps, tokens or context ended, `cancelled` when the time did. Of a search, `tokens` are those of
+    the solution, and `seed` is that of its last step.
     """
 
     index: int
