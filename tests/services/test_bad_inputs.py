@@ -383,7 +383,7 @@ def sampling_rows(route: str) -> list[Any]:
     ]
 
 
-SEARCHES = [
+SEARCHES: list[tuple[dict[str, Any], str, str | None, str]] = [
     ({"n": 8}, "unsupported_parameter", "n", "n of a search"),
     ({"early_stop": True}, "unsupported_parameter", "early_stop", "an early stop of a search"),
     ({"aggregation": "outcome"}, "unsupported_parameter", "aggregation", "the outcome of a part"),

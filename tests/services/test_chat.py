@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.core.contracts import SolveRequest
 from services.core.errors import NotReady, UpstreamUnavailable
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.chat import ranked
@@ -276,7 +277,7 @@ async def _read(client: openai.AsyncOpenAI, stream: bool) -> None:
 async def test_the_first_choice_is_the_solution_that_the_solve_shows(strategy: Strategy) -> None:
     generator = FakeGenerator([OTHER, BAD, GOOD, BAD + "\n", "no idea"], order=[4, 2, 0, 3, 1])
     solver = Solver(generator, FakeVerifier(score_of), InlineGrader(), SolveMetrics(CollectorRegistry()))
-    response = await solver.solve(SolveRequest(problem="p", n=5, strategy=strategy))
+    response = await solver.solve(SolveRequest(problem="p", n=5, strategy=SolveStrategy(strategy.value)))
     order = ranked(response)
     assert order[0].text == response.solution
     assert order[-1].text == "no idea"

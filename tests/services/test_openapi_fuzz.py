@@ -23,7 +23,7 @@ EXAMPLES = 30
 BEYOND_THE_SCHEMA = {
     "identical_samples",  # n > 1 at temperature 0
     "too_many_items",  # beam_width x expand of a search
-    "unsupported_parameter",  # an early stop of best_of_n, n of a search; options of a stream without one; a stream with a key
+    "unsupported_parameter",  # an early stop of best_of_n; n of a search; options of a stream without one, and its key
     "unsupported_content",  # the last message is not the user's
     "empty_problem",  # or blank
     "idempotency_mismatch",

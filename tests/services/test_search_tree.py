@@ -12,7 +12,7 @@ from services.orchestrator.search.tree import Branch, Tree, merged, plant
 
 # Few values, so that there are ties; None is unscored.
 values = st.sampled_from([None, 0.0, 0.25, 0.5, 1.0])
-ends = st.sampled_from([None, None, None, "stop", "length", "cancelled"])
+ends: st.SearchStrategy[FinishReason | None] = st.sampled_from([None, None, None, "stop", "length", "cancelled"])
 
 
 @st.composite

@@ -16,27 +16,17 @@ from services.core.contracts import (
     GenerateDone,
     GenerateRequest,
     Sampling,
-    ScoreRequest,
-    SolutionInput,
-    SolutionScore,
 )
-from services.core.errors import DeadlineExceeded, InvalidRequest, UpstreamContract
+from services.core.errors import InvalidRequest, UpstreamContract
 from services.core.ports import Generator, Verifier
 from services.core.seeds import MAX_SEED, derive_branch_seed
 from services.core.steps import split_steps
-from services.orchestrator.run import Run, Sample, aggregated
+from services.orchestrator.run import Run, Sample
 from services.orchestrator.search.metrics import SearchMetrics
+from services.orchestrator.search.scoring import Scoring
 from services.orchestrator.search.tree import BLANK_LINE, Branch, Tree, merged, plant
-from services.orchestrator.troubles import (
-    GENERATOR_TROUBLES,
-    VERIFIER_TROUBLES,
-    checked,
-    cut_by_generator,
-    degrade,
-)
+from services.orchestrator.troubles import GENERATOR_TROUBLES, cut_by_generator
 
-# Solutions in one request to the verifier: its body is bounded, and a step may have a thousand long continuations.
-_SCORED_TOGETHER = 64
 # The continuations of one parent, by index; of a step, by the tree and the place of the parent.
 _Grown = dict[int, Branch]
 _Place = tuple[int, int]
@@ -50,7 +40,6 @@ class Search:
     ) -> None:
         self._run = run
         self._generator = generator
-        self._verifier = verifier
         self._metrics = metrics
         self._told = told
         request = run.request
@@ -59,7 +48,7 @@ class Search:
         self._seed = request.sampling.seed if request.sampling.seed is not None else secrets.randbelow(MAX_SEED)
         self._trees = plant(request.strategy, request.shape)
         self._step: dict[_Place, _Grown] = {}
-        self._scores: dict[str, SolutionScore] = {}  # of the partial solutions that go on, and of the step under way
+        self._scoring = Scoring(run, verifier)
         self._levels = 0
 
     async def to_the_end(self) -> None:
@@ -72,7 +61,7 @@ class Search:
         try:
             while self._levels < self._shape.max_steps and any(tree.beam for tree in self._trees):
                 await self._draw()
-                await self._score()
+                await self._scoring.of_step(self._branches())
                 if self._run.cut is not None:
                     return
                 self._take()
@@ -156,51 +145,6 @@ class Search:
             sampling=Sampling(**{**given, "max_tokens": max_tokens, "seed": seed, "stop": [BLANK_LINE]}),
         )
 
-    # --- scoring ------------------------------------------------------------------------------------------------------
-
-    async def _score(self) -> None:
-        """Give the step's branches their scores; of a run that was cut, only what is finished can still count."""
-        run = self._run
-        branches = [b for b in self._branches() if run.cut is None or not b.open]
-        if run.scores_wanted:
-            texts = [text for text in dict.fromkeys(b.text for b in branches) if text and text not in self._scores]
-            await self._score_texts(texts)
-        for branch in branches:
-            branch.score = self._scores.get(branch.text)
-            branch.value = aggregated(branch.score, run.aggregation)
-        if run.scores_wanted and run.cut is None and all(b.value is None for b in branches):
-            self._none_scored()
-
-    async def _score_texts(self, texts: Sequence[str]) -> None:
-        batches = [texts[i : i + _SCORED_TOGETHER] for i in range(0, len(texts), _SCORED_TOGETHER)]
-        try:
-            async with asyncio.TaskGroup() as work:
-                for batch in batches:
-                    work.create_task(self._score_batch(batch))
-        except BaseExceptionGroup as failures:
-            raise failures.exceptions[0] from None
-
-    async def _score_batch(self, texts: Sequence[str]) -> None:
-        run = self._run
-        request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=text) for text in texts])
-        try:
-            response, _ = await self._verifier.score(request)
-            scores = checked(response, [len(split_steps(text)) for text in texts])
-        except DeadlineExceeded as error:
-            run.cut_short(error)
-        except VERIFIER_TROUBLES as error:
-            degrade(run, error)
-        else:
-            run.verifier_tokens += response.usage.tokens
-            run.verifier_tokens_computed += response.usage.tokens_computed
-            self._scores.update(zip(texts, scores, strict=True))
-
-    def _none_scored(self) -> None:
-        """Under `on_verifier_failure: majority` go on without scores, as long as nothing has one; else end here."""
-        run = self._run
-        if run.request.on_verifier_failure == "majority" and not any(sample.scored for sample in run.arrived):
-            degrade(run, UpstreamContract("the verifier scored no partial solution"))
-
     # --- keeping ------------------------------------------------------------------------------------------------------
 
     def _take(self) -> None:
@@ -217,7 +161,7 @@ class Search:
             pruned = tree.take(distinct, scored=scored)
             self._count(tree, drawn, distinct, pruned)
         self._step.clear()
-        self._scores = {b.text: b.score for tree in self._trees for b in tree.beam if b.score is not None}
+        self._scoring.keep([branch for tree in self._trees for branch in tree.beam])
         if len(self._run.arrived) > before:
             self._told()
 
