@@ -24,6 +24,7 @@ from prometheus_client import CollectorRegistry
 from benchmarks.replay import QuickGrader, ReplayGenerator, ReplayVerifier
 from services.core.contracts import SolveRequest, SolveResponse, VerifierInfo
 from services.core.equivalence import canonical_key
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
@@ -101,7 +102,7 @@ async def solve(judged: Judged, info: VerifierInfo, strategy: Strategy, slots: i
     request = SolveRequest(
         problem=judged.problem.question,
         n=len(judged.samples),
-        strategy=strategy,
+        strategy=SolveStrategy(strategy.value),
         early_stop=rule,
         reference=judged.problem.answer,
         include_candidates=False,

@@ -45,6 +45,7 @@ class FakeGenerator:
     texts: Sequence[str]
     order: Sequence[int] | None = None
     finish_reasons: Mapping[int, FinishReason] = field(default_factory=dict)
+    stop_reasons: Mapping[int, str] = field(default_factory=dict)
     holds: Mapping[int, asyncio.Event] = field(default_factory=dict)  # a sample waits for its event
     failure: E2HError | None = None
     fail_after: int = 0  # samples delivered before `failure`
@@ -91,6 +92,65 @@ class FakeGenerator:
             finish_reason=self.finish_reasons.get(index, "stop"),
             logprob=-1.5,
             seed=1000 + index,
+            stop_reason=self.stop_reasons.get(index),
+        )
+
+
+@dataclass
+class TreeGenerator:
+    """Continues a solution by the steps that `steps` lists behind it (sample i by the i-th, from the beginning again).
+
+    A step that ends in a blank line was stopped there; after another the model ended.
+    """
+
+    steps: Mapping[str, Sequence[str]]
+    failures: Mapping[str, E2HError] = field(default_factory=dict)  # behind which prefix
+    holds: Mapping[str, asyncio.Event] = field(
+        default_factory=dict
+    )  # each continuation of a prefix waits for its event
+    backwards: bool = False  # deliver the last continuation first
+    cut: Sequence[str] = ()  # steps that end for want of tokens
+    requests: list[GenerateRequest] = field(default_factory=list)
+    delivered: int = 0
+    cancelled: int = 0
+
+    async def info(self) -> ModelInfo:
+        return ModelInfo(id="tree-generator", context_length=512)
+
+    async def ready(self) -> str | None:
+        return None
+
+    async def generate(self, request: GenerateRequest) -> AsyncGenerator[Completion | GenerateDone, None]:
+        self.requests.append(request)
+        indices = list(request.sample_indices)
+        try:
+            for index in reversed(indices) if self.backwards else indices:
+                await asyncio.sleep(0)
+                if request.prefix in self.failures:
+                    raise self.failures[request.prefix]
+                if request.prefix in self.holds:
+                    await self.holds[request.prefix].wait()
+                self.delivered += 1
+                yield self._completion(request, index)
+        except (asyncio.CancelledError, GeneratorExit):
+            self.cancelled += 1
+            raise
+        usage = GenerationUsage(prompt_tokens=PROMPT_TOKENS, completion_tokens=request.n * TOKENS_OF_A_SAMPLE)
+        yield GenerateDone(id="gen-tree", model="tree-generator", usage=usage)
+
+    def _completion(self, request: GenerateRequest, index: int) -> Completion:
+        steps = self.steps[request.prefix]
+        step = steps[index % len(steps)]
+        stopped = step.endswith("\n\n")
+        return Completion(
+            index=index,
+            text=step.removesuffix("\n\n"),
+            tokens=TOKENS_OF_A_SAMPLE,
+            finish_reason="length" if step in self.cut else "stop",
+            logprob=None,
+            seed=(request.sampling.seed or 0) % 1000 + index,
+            prompt_tokens=PROMPT_TOKENS if index == 0 else 0,
+            stop_reason="\n\n" if stopped and step not in self.cut else None,
         )
 
 

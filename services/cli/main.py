@@ -12,11 +12,11 @@ from services.cli import verifier as verifier_commands
 from services.cli.bench import commands as bench_commands
 from services.cli.options import AsJson, GeneratorModel, Url, VerifierModel
 from services.core.aggregation import Aggregation
-from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES
+from services.core.contracts import MAX_NEW_TOKENS, MAX_SAMPLES, MAX_STEPS
 from services.core.equivalence import Mode
 from services.core.seeds import MAX_SEED
 from services.core.stopping import EarlyStop
-from services.core.voting import Strategy
+from services.core.strategies import SolveStrategy
 
 app = typer.Typer(
     name="e2h",
@@ -72,8 +72,12 @@ def up(
 @app.command()
 def solve(
     problem: Annotated[str, typer.Argument(help="The problem; - reads it from standard input.")],
-    n: Annotated[int, typer.Option("--n", "-n", min=1, max=MAX_SAMPLES, help="Solutions to sample.")] = 8,
-    strategy: Annotated[Strategy, typer.Option(help="Which candidate wins.")] = Strategy.WEIGHTED,
+    n: Annotated[
+        int | None, typer.Option("--n", "-n", min=1, max=MAX_SAMPLES, help="Solutions to sample.  [default: 8]")
+    ] = None,
+    strategy: Annotated[
+        SolveStrategy, typer.Option(help="Which candidate wins; beam and dvts search step by step.")
+    ] = SolveStrategy.WEIGHTED,
     aggregation: Annotated[
         Aggregation | None, typer.Option(help="Step scores to one number.  [default: the verifier's]")
     ] = None,
@@ -82,6 +86,15 @@ def solve(
     max_tokens: Annotated[int, typer.Option(min=1, max=MAX_NEW_TOKENS, help="Longest sample.")] = 1024,
     seed: Annotated[int | None, typer.Option(min=0, max=MAX_SEED, help="Same seed, same samples.")] = None,
     reference: Annotated[str | None, typer.Option(help="The right answer, to be told whether it was found.")] = None,
+    beam_width: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SAMPLES, help="Of beam and dvts: what goes on at a step.  [default: 4]")
+    ] = None,
+    expand: Annotated[
+        int | None, typer.Option(min=1, max=MAX_SAMPLES, help="Of beam and dvts: continuations of each.  [default: 4]")
+    ] = None,
+    max_steps: Annotated[
+        int | None, typer.Option(min=1, max=MAX_STEPS, help="Of beam and dvts: the last step.  [default: 40]")
+    ] = None,
     early_stop: Annotated[
         EarlyStop | None, typer.Option(help="End the sampling when the vote is decided, or probably is.")
     ] = None,
@@ -104,6 +117,7 @@ def solve(
         seed=seed,
         reference=reference,
         early_stop=early_stop,
+        search={"beam_width": beam_width, "expand": expand, "max_steps": max_steps},
     )
     raise typer.Exit(run_solve(options, generator, verifier, url, as_json))
 

@@ -21,7 +21,7 @@ def post(url: str, path: str, body: BaseModel, model: type[Model]) -> Model:
     try:
         response = httpx2.post(
             url.rstrip("/") + path,
-            content=body.model_dump_json(),
+            content=body.model_dump_json(exclude_unset=True),
             headers=headers(),
             timeout=TIMEOUT,
         )

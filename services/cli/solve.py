@@ -2,8 +2,10 @@
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -16,6 +18,7 @@ from services.core.aggregation import Aggregation
 from services.core.contracts import (
     CandidateEvent,
     ScoreEvent,
+    SearchOptions,
     SolveEvent,
     SolveRequest,
     SolveResponse,
@@ -23,7 +26,7 @@ from services.core.contracts import (
 )
 from services.core.errors import InternalError
 from services.core.stopping import EarlyStop
-from services.core.voting import Strategy
+from services.core.strategies import SolveStrategy
 from services.orchestrator.solver import Solver
 from services.runtime.logs import configure_logging
 from services.runtime.settings import RuntimeSettings
@@ -34,8 +37,8 @@ class SolveOptions:
     """What the command line said."""
 
     problem: str
-    n: int
-    strategy: Strategy
+    n: int | None
+    strategy: SolveStrategy
     aggregation: Aggregation | None
     temperature: float
     top_p: float
@@ -43,12 +46,17 @@ class SolveOptions:
     seed: int | None
     reference: str | None
     early_stop: EarlyStop | None
+    search: Mapping[str, int | None]
 
     def request(self) -> SolveRequest:
         """Raises pydantic's `ValidationError`, as the HTTP API would answer 422."""
+        # What was not said is left out: a search takes no n, and a vote no shape of a search.
+        said = {name: value for name, value in self.search.items() if value is not None}
+        own: dict[str, Any] = {} if self.n is None else {"n": self.n}
+        if said:
+            own["search"] = SearchOptions(**said)
         return SolveRequest(
             problem=sys.stdin.read() if self.problem == "-" else self.problem,
-            n=self.n,
             strategy=self.strategy,
             aggregation=self.aggregation,
             sampling=SolveSampling(
@@ -56,6 +64,7 @@ class SolveOptions:
             ),
             early_stop=False if self.early_stop is None else self.early_stop.value,
             reference=self.reference,
+            **own,
         )
 
 
@@ -78,7 +87,8 @@ def run_solve(
 
 
 def _ask_server(url: str, request: SolveRequest) -> SolveResponse:
-    with Console(stderr=True).status(f"waiting for {request.n} samples"):
+    waiting = "searching" if request.strategy.searches else f"waiting for {request.n} samples"
+    with Console(stderr=True).status(waiting):
         return post(url, "/v1/solve", request, SolveResponse)
 
 
@@ -106,12 +116,13 @@ async def _follow(solver: Solver, request: SolveRequest, bars: "_Bars") -> Solve
 
 
 class _Bars:
-    """Two bars: samples that arrived, samples that were scored."""
+    """Two bars: samples that arrived, samples that were scored; a search does not know how many there will be."""
 
     def __init__(self, progress: Progress, request: SolveRequest) -> None:
         self._progress = progress
-        self._sampled = progress.add_task("sampled", total=request.n)
-        self._scored = progress.add_task("scored", total=request.n) if request.strategy.needs_scores else None
+        total = None if request.strategy.searches else request.n
+        self._sampled = progress.add_task("sampled", total=total)
+        self._scored = progress.add_task("scored", total=total) if request.strategy.needs_scores else None
 
     def show(self, event: SolveEvent) -> None:
         if isinstance(event, CandidateEvent):

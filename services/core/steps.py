@@ -58,5 +58,11 @@ def last_answer_header(text: str) -> re.Match[str] | None:
     return next(iter(deque(_HEADER_LINE.finditer(text), maxlen=1)), None)
 
 
+def awaits_answer(text: str) -> bool:
+    """Whether the text ends in an `# Answer` header that has nothing after it yet."""
+    header = last_answer_header(text)
+    return header is not None and not text[header.end() :].strip()
+
+
 def _paragraphs(text: str) -> list[str]:
     return [part for part in (p.strip() for p in _BLANK_LINES.split(text)) if part]

@@ -163,6 +163,8 @@ def _completion(index: int, seed: int, final: Any) -> Completion:
         finish_reason=_FINISH_REASONS.get(output.finish_reason, "cancelled"),
         logprob=None if output.cumulative_logprob is None else float(output.cumulative_logprob),
         seed=seed,
+        # The id of a token that ends a turn is a reason to vLLM, and the model's own end to us.
+        stop_reason=output.stop_reason if isinstance(output.stop_reason, str) else None,
     )
 
 

@@ -40,7 +40,7 @@ def build_response(run: Run, selection: Selection, correct: bool | None, respons
         degraded="majority" if run.degraded else None,
         usage=SolveUsage(
             prompt_tokens=run.prompt_tokens,
-            completion_tokens=sum(s.completion.tokens for s in samples),
+            completion_tokens=run.completion_tokens,
             verifier_tokens=run.verifier_tokens,
             verifier_tokens_computed=run.verifier_tokens_computed,
         ),

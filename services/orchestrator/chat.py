@@ -21,10 +21,13 @@ from services.core.contracts.chat import (
     ChatUsage,
 )
 from services.core.errors import InvalidRequest, ModelNotFound
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 from services.runtime.faults import invalid_request
 
 _SAMPLING = ("temperature", "top_p", "seed")
+# Those of `e2h` that a solve takes as they are.
+_OPTIONS = {"n", "aggregation", "search", "early_stop", "on_verifier_failure", "reference"}
 
 
 def solve_request(body: ChatRequest) -> tuple[SolveRequest, Sequence[Message]]:
@@ -32,28 +35,19 @@ def solve_request(body: ChatRequest) -> tuple[SolveRequest, Sequence[Message]]:
 
     Raises `ModelNotFound`, or the `InvalidRequest` that says which fields do not go together.
     """
-    options = body.e2h
     strategy = _strategy(body)
-    if body.choices > options.n:
-        raise InvalidRequest("there are no more choices than samples; raise e2h.n", param="n")
     *context, problem = body.messages
+    given = {name: getattr(body.e2h, name) for name in _OPTIONS & body.e2h.model_fields_set}
     try:
-        request = SolveRequest(
-            problem=problem.content,
-            n=options.n,
-            strategy=strategy,
-            aggregation=options.aggregation,
-            sampling=_sampling(body),
-            early_stop=options.early_stop,
-            on_verifier_failure=options.on_verifier_failure,
-            reference=options.reference,
-        )
+        request = SolveRequest(problem=problem.content, strategy=strategy, sampling=_sampling(body), **given)
     except ValidationError as error:
         raise invalid_request(error) from None
+    if body.choices > request.most_candidates:
+        raise InvalidRequest("there are no more choices than samples; raise e2h.n or widen e2h.search", param="n")
     return request, context
 
 
-def _strategy(body: ChatRequest) -> Strategy:
+def _strategy(body: ChatRequest) -> SolveStrategy:
     named = MODELS.get(body.model)
     if named is None:
         raise ModelNotFound(f"the models served here are {', '.join(MODELS)}", param="model")
@@ -122,9 +116,9 @@ class Reply:
 
 def ranked(response: SolveResponse) -> list[SolveCandidate]:
     """Candidates, best first, beginning with the one that `solution` shows: the members of the winning class by score,
-    then those of the next; under best_of_n by score alone. Those without a vote come last, by index."""
+    then those of the next; under best_of_n and beam by score alone. Those without a vote come last, by index."""
     place = {index: rank for rank, found in enumerate(response.classes) for index in found.members}
-    by_score_alone = response.strategy is Strategy.BEST_OF_N and response.degraded is None
+    by_score_alone = response.strategy.vote is Strategy.BEST_OF_N and response.degraded is None
     last = len(response.classes)
 
     def rank(candidate: SolveCandidate) -> tuple[int, float, int]:

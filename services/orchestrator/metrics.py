@@ -3,6 +3,7 @@
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from services.core.contracts import SolveResponse
+from services.orchestrator.search.metrics import SearchMetrics
 from services.runtime.metrics import LATENCY_BUCKETS
 
 
@@ -10,6 +11,7 @@ class SolveMetrics:
     """One observation a finished solve; labels are strategies and exclusion reasons, both closed sets."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
+        self.searches = SearchMetrics(registry)
         self._solves = Counter(
             "e2h_solves_total", "Solves answered", ("strategy", "partial", "degraded"), registry=registry
         )

@@ -73,10 +73,14 @@ class Sample:
 
     def value(self, how: Aggregation | None) -> float | None:
         """The aggregated score."""
-        scored = self.scored
-        if scored is None or how is None:
-            return None
-        return aggregate([step.score for step in scored.steps], scored.outcome, how)
+        return aggregated(self.scored, how)
+
+
+def aggregated(score: SolutionScore | None, how: Aggregation | None) -> float | None:
+    """The one number of a score; None where there is none, or it failed."""
+    if score is None or score.error is not None or how is None:
+        return None
+    return aggregate([step.score for step in score.steps], score.outcome, how)
 
 
 @dataclass(eq=False)
@@ -97,6 +101,7 @@ class Run:
     keys: dict[str, str] = field(default_factory=dict)  # classes of the answers that are known already
     cut: E2HError | None = None  # what ended it before all samples were made and scored
     prompt_tokens: int = 0
+    completion_tokens: int = 0
     verifier_tokens: int = 0
     verifier_tokens_computed: int = 0
     arrived: list[Sample] = field(default_factory=list)
@@ -115,8 +120,9 @@ class Run:
 
     @property
     def answerable(self) -> bool:
-        """Whether what has come can be voted on."""
-        return any(sample.scored for sample in self.arrived) if self.scores_wanted else bool(self.arrived)
+        """Whether what has come can be voted on; what a search left unfinished cannot."""
+        ended = [sample for sample in self.arrived if sample.completion.finish_reason != "cancelled"]
+        return any(sample.scored for sample in ended) if self.scores_wanted else bool(ended)
 
     @property
     def scores_wanted(self) -> bool:
@@ -129,7 +135,7 @@ class Run:
 
     @property
     def voting_strategy(self) -> Strategy:
-        return Strategy.MAJORITY if self.degraded else self.request.strategy
+        return Strategy.MAJORITY if self.degraded else self.request.strategy.vote
 
     @property
     def voting_aggregation(self) -> Aggregation | None:
@@ -153,7 +159,6 @@ class Run:
         """Take a sample in; returns the first arrival with the same text, which is the sample itself when new."""
         self.arrived.append(sample)
         completion, text = sample.completion, sample.completion.text
-        self.prompt_tokens += completion.prompt_tokens
         self._lowest_index[text] = min(sample.index, self._lowest_index.get(text, sample.index))
         original = self._by_text.setdefault(text, sample)
         if original is not sample:

@@ -7,8 +7,6 @@ import uuid
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AbstractContextManager, aclosing
 
-import structlog
-
 from services.core.aggregation import Aggregation, aggregations_of
 from services.core.contracts import (
     Completion,
@@ -17,9 +15,7 @@ from services.core.contracts import (
     Message,
     Sampling,
     ScoreRequest,
-    ScoreResponse,
     SolutionInput,
-    SolutionScore,
     SolveEvent,
     SolveRequest,
     SolveResponse,
@@ -27,17 +23,7 @@ from services.core.contracts import (
     VoteEvent,
 )
 from services.core.equivalence import Mode
-from services.core.errors import (
-    DeadlineExceeded,
-    Draining,
-    E2HError,
-    InternalError,
-    InvalidRequest,
-    NotReady,
-    Overloaded,
-    UpstreamContract,
-    UpstreamUnavailable,
-)
+from services.core.errors import DeadlineExceeded, InternalError, InvalidRequest, Overloaded, UpstreamContract
 from services.core.ports import Generator, Grader, Verifier
 from services.core.steps import split_steps
 from services.core.stopping import may_stop
@@ -45,14 +31,18 @@ from services.core.voting import Selection, select
 from services.orchestrator.answering import build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
+from services.orchestrator.search import Search
+from services.orchestrator.troubles import (
+    GENERATOR_TROUBLES,
+    VERIFIER_TROUBLES,
+    checked,
+    cut_by_generator,
+    degrade,
+    out_of_time,
+)
 from services.orchestrator.voting import keys_of
 from services.runtime import context
 
-_log = structlog.get_logger("e2h.solver")
-# What on_verifier_failure="majority" forgives: the verifier's troubles, not the caller's mistakes.
-_VERIFIER_TROUBLES = (NotReady, Draining, Overloaded, UpstreamUnavailable, UpstreamContract, InternalError)
-# What ends the sampling and leaves the samples that have come.
-_GENERATOR_TROUBLES = (NotReady, Draining, Overloaded, UpstreamUnavailable, UpstreamContract, DeadlineExceeded)
 # Of the time budget, what is kept for grading, voting and answering: a tenth, and no more than this.
 _VOTE_S = 0.25
 
@@ -120,11 +110,13 @@ class Solver:
             return
         try:
             info = await self._verifier.info()
-        except _VERIFIER_TROUBLES as error:
-            self._degrade(run, error)
+        except VERIFIER_TROUBLES as error:
+            degrade(run, error)
             return
         run.verifier = info.id
         run.aggregation = run.request.aggregation or info.default_aggregation
+        if run.request.strategy.searches:
+            _check_steps_are_scored(run.aggregation, info)
         _check_aggregation(run.aggregation, info)
 
     async def _sample_and_score(self, run: Run) -> None:
@@ -132,10 +124,10 @@ class Solver:
             # The first score that fails ends the sampling too: its answer could no longer come. So does a vote that
             # is decided.
             async with asyncio.timeout(_budget_s()), asyncio.TaskGroup() as work:
-                await self._sample(run, work)
+                await (self._search(run, work) if run.request.strategy.searches else self._sample(run, work))
                 run.mark("generate")
         except TimeoutError:
-            run.cut_short(_out_of_time())
+            run.cut_short(out_of_time())
         except BaseExceptionGroup as failures:
             if not run.stopped_early:
                 raise failures.exceptions[0] from None
@@ -160,14 +152,19 @@ class Solver:
                         return
                     self._take(run, event, work)
             raise UpstreamContract("the generator ended without its last event")
-        except _GENERATOR_TROUBLES as error:
+        except GENERATOR_TROUBLES as error:
             if not run.arrived:
                 raise
-            _log.warning("generator failed midway", sampled=len(run.samples), n=request.n, code=error.code)
-            run.cut_short(error)
+            cut_by_generator(run, error)
+
+    async def _search(self, run: Run, work: asyncio.TaskGroup) -> None:
+        search = Search(run, self._generator, self._verifier, self._metrics.searches, lambda: self._count(run, work))
+        await search.to_the_end()
 
     def _take(self, run: Run, completion: Completion, work: asyncio.TaskGroup) -> None:
         sample = Sample(completion, split_steps(completion.text))
+        run.prompt_tokens += completion.prompt_tokens
+        run.completion_tokens += completion.tokens
         original = run.add(sample)
         if original is sample and run.scores_wanted and sample.steps:
             work.create_task(self._score(run, sample, work))
@@ -178,12 +175,12 @@ class Solver:
         request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
         try:
             response, _ = await self._verifier.score(request)
-            score = _checked(response, sample)
+            (score,) = checked(response, [len(sample.steps)])
         except DeadlineExceeded as error:
             run.cut_short(error)
             return
-        except _VERIFIER_TROUBLES as error:
-            self._degrade(run, error)
+        except VERIFIER_TROUBLES as error:
+            degrade(run, error)
         else:
             run.verifier_tokens += response.usage.tokens
             run.verifier_tokens_computed += response.usage.tokens_computed
@@ -219,7 +216,7 @@ class Solver:
         unscored = selection.winner is None and run.scores_wanted and any(s.answer is not None for s in run.arrived)
         if not unscored or run.request.on_verifier_failure == "fail":
             return selection
-        self._degrade(run, UpstreamContract("the verifier scored no solution"))
+        degrade(run, UpstreamContract("the verifier scored no solution"))
         return await self._selection(run)
 
     async def _selection(self, run: Run) -> Selection:
@@ -234,18 +231,12 @@ class Solver:
         (verdict,) = await self._grader.grade([(reference, answer)], Mode.REFERENCE)
         return verdict.equal
 
-    def _degrade(self, run: Run, error: E2HError) -> None:
-        if run.request.on_verifier_failure == "fail":
-            raise error
-        _log.warning("verifier failed; voting by majority", code=error.code)
-        run.degraded = True
-
 
 def _kept_for_the_vote() -> AbstractContextManager[None]:
     """Within it, sampling and scoring have a little less time than the caller gave. Raises `DeadlineExceeded`."""
     left = context.time_left()
     if left <= 0:
-        raise _out_of_time()
+        raise out_of_time()
     return context.reserving(min(_VOTE_S, left / 10))
 
 
@@ -253,26 +244,26 @@ def _budget_s() -> float | None:
     return None if math.isinf(context.time_left()) else context.time_left()
 
 
-def _out_of_time() -> DeadlineExceeded:
-    return DeadlineExceeded("the request's time budget ran out")
-
-
-def _checked(response: ScoreResponse, sample: Sample) -> SolutionScore:
-    """The other side's word, checked where it is received: one solution, and one score a step if it gives any."""
-    if len(response.solutions) != 1:
-        raise UpstreamContract("the verifier gave a wrong number of solutions")
-    score = response.solutions[0]
-    expected = 0 if response.kind == "orm" else len(sample.steps)
-    if score.error is None and len(score.steps) != expected:
-        raise UpstreamContract("the verifier gave a wrong number of step scores")
-    return score
-
-
 def _check_aggregation(aggregation: Aggregation, info: VerifierInfo) -> None:
     given = aggregations_of(info.kind)
     if aggregation not in given:
         raise InvalidRequest(
             f"the verifier is a {info.kind}; it gives {', '.join(sorted(given))}",
+            param="aggregation",
+            code="unsupported_parameter",
+        )
+
+
+def _check_steps_are_scored(aggregation: Aggregation, info: VerifierInfo) -> None:
+    if info.kind == "orm":
+        raise InvalidRequest(
+            "the verifier is an orm, which scores whole solutions; beam and dvts search by the scores of steps",
+            param="strategy",
+            code="unsupported_parameter",
+        )
+    if aggregation is Aggregation.OUTCOME:
+        raise InvalidRequest(
+            "the verifier's default is outcome, the score of a whole solution; name another for a search",
             param="aggregation",
             code="unsupported_parameter",
         )

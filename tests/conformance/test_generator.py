@@ -117,6 +117,14 @@ async def test_a_sample_keeps_all_that_is_known_of_it(reach: Reach) -> None:
     )
 
 
+@pytest.mark.parametrize("stopped", [{}, {0: "\n\n"}, {0: "\N{GREEK SMALL LETTER PI}"}], ids=["itself", "blank", "pi"])
+async def test_a_sample_says_which_stop_string_ended_it_or_that_none_did(reach: Reach, stopped: dict[int, str]) -> None:
+    async with reach(FakeGenerator(["x"], stop_reasons=stopped)) as generator:
+        sample, _ = await everything(generator, request(1))
+    assert isinstance(sample, Completion)
+    assert (sample.finish_reason, sample.stop_reason) == ("stop", stopped.get(0))
+
+
 async def test_the_request_arrives_as_it_was_made(reach: Reach) -> None:
     fake = FakeGenerator(["x"])
     asked = GenerateRequest(

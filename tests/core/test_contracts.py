@@ -18,9 +18,11 @@ from services.core.contracts import (
     Wire,
 )
 from services.core.seeds import MAX_SEED
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 
 SOLVE = {"problem": "What is 6 times 7?"}
+BEAM = {**SOLVE, "strategy": "beam"}
 GENERATE = {"problem": "What is 6 times 7?"}
 SCORE = {"problem": "What is 6 times 7?", "solutions": [{"steps": ["It is 42."]}]}
 VOTE = {"candidates": [{"answer": "42", "score": 0.9}]}
@@ -70,6 +72,52 @@ def test_a_plain_request_is_read(model: type[BaseModel], body: dict[str, Any]) -
         pytest.param(SolveRequest, {**SOLVE, "n": 1025}, ("less_than_equal", "n"), id="too many samples"),
         pytest.param(SolveRequest, {**SOLVE, "strange": 1}, ("extra_forbidden", "strange"), id="an unknown field"),
         pytest.param(SolveRequest, {**SOLVE, "strategy": "beam!"}, ("enum", "strategy"), id="an unknown strategy"),
+        pytest.param(
+            SolveRequest,
+            {**BEAM, "search": {"beam_width": 0}},
+            ("greater_than_equal", "search.beam_width"),
+            id="no beam",
+        ),
+        pytest.param(
+            SolveRequest,
+            {**BEAM, "search": {"beam_width": 33, "expand": 32}},
+            ("too_long", "search"),
+            id="too many continuations",
+        ),
+        pytest.param(
+            SolveRequest,
+            {**BEAM, "search": {"max_steps": 1025}},
+            ("less_than_equal", "search.max_steps"),
+            id="too deep",
+        ),
+        pytest.param(
+            SolveRequest, {**BEAM, "search": {"width": 4}}, ("extra_forbidden", "search.width"), id="no such shape"
+        ),
+        pytest.param(SolveRequest, {**BEAM, "n": 8}, ("unsupported_parameter", "n"), id="samples of a search"),
+        pytest.param(
+            SolveRequest, {**SOLVE, "search": {}}, ("unsupported_parameter", "search"), id="a search of a vote"
+        ),
+        pytest.param(
+            SolveRequest,
+            {**BEAM, "early_stop": True},
+            ("unsupported_parameter", "early_stop"),
+            id="an early stop of a search",
+        ),
+        pytest.param(
+            SolveRequest,
+            {**BEAM, "aggregation": "outcome"},
+            ("unsupported_parameter", "aggregation"),
+            id="outcome of a part",
+        ),
+        pytest.param(
+            SolveRequest,
+            {**BEAM, "sampling": {"temperature": 0}},
+            ("identical_samples", ""),
+            id="a greedy search of many",
+        ),
+        pytest.param(
+            VoteRequest, {**VOTE, "strategy": "beam"}, ("enum", "strategy"), id="a search among given candidates"
+        ),
         pytest.param(SolveRequest, {**SOLVE, "aggregation": "none"}, ("enum", "aggregation"), id="unknown aggregation"),
         pytest.param(SolveRequest, {**SOLVE, "reference": " "}, ("empty", "reference"), id="a blank reference"),
         pytest.param(
@@ -201,6 +249,26 @@ def test_numbers_are_finite(model: type[BaseModel], body: str, number: str) -> N
         model.model_validate_json(body % number)
 
 
+@pytest.mark.parametrize(
+    ("fields", "continuations"),
+    [
+        pytest.param({}, 16, id="by default"),
+        pytest.param({"search": None}, 16, id="null is the default"),
+        pytest.param({"search": {"beam_width": 32, "expand": 32, "max_steps": 1024}}, 1024, id="as much as allowed"),
+        pytest.param(
+            {"search": {"beam_width": 1, "expand": 1}, "sampling": {"temperature": 0}}, 1, id="one greedy path"
+        ),
+    ],
+)
+@pytest.mark.parametrize("strategy", ["beam", "dvts"])
+def test_a_search_is_read_and_sent_on_without_what_was_not_said(
+    strategy: str, fields: dict[str, Any], continuations: int
+) -> None:
+    read = SolveRequest.model_validate_json(json.dumps({**SOLVE, "strategy": strategy, **fields}))
+    assert read.most_candidates == continuations
+    assert SolveRequest.model_validate_json(read.model_dump_json(exclude_unset=True)) == read
+
+
 def test_a_request_cannot_be_changed() -> None:
     request = SolveRequest(problem="p")
     with pytest.raises(ValidationError):
@@ -208,7 +276,10 @@ def test_a_request_cannot_be_changed() -> None:
 
 
 def test_an_enum_is_read_from_its_wire_name() -> None:
-    assert SolveRequest.model_validate_json('{"problem": "p", "strategy": "majority"}').strategy is Strategy.MAJORITY
+    assert (
+        SolveRequest.model_validate_json('{"problem": "p", "strategy": "majority"}').strategy is SolveStrategy.MAJORITY
+    )
+    assert SolveRequest(problem="p", strategy=Strategy.MAJORITY).strategy is SolveStrategy.MAJORITY  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

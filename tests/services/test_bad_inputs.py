@@ -318,6 +318,12 @@ def chat_rows() -> list[Any]:
         ("28", {"model": "e2h/majority", "e2h": {"strategy": "weighted"}}, "invalid_body", "e2h.strategy"),
         ("28", {"model": "e2h/best_of_n", "e2h": {"early_stop": True}}, unsupported, "early_stop"),
         ("28", {"e2h": {"early_stop": CANARY}}, "invalid_body", "e2h.early_stop"),
+        ("28", {"model": "e2h/beam"}, unsupported, "n"),  # the body's e2h.n
+        ("28", {"model": "e2h/beam", "e2h": {"strategy": "dvts"}}, "invalid_body", "e2h.strategy"),
+        ("28", {"model": "e2h/dvts", "e2h": {"search": {"expand": 0}}}, "invalid_body", "e2h.search.expand"),
+        ("28", {"model": "e2h/dvts", "e2h": {"search": {"expand": 257}}}, "too_many_items", "e2h.search"),
+        ("28", {"e2h": {"search": {}}}, unsupported, "search"),
+        ("28", {"model": "e2h/beam", "n": 17, "e2h": {}}, "invalid_body", "n"),
         ("29", {"stream": True, "n": 2, "e2h": {"n": 2}}, unsupported, "stream"),
         ("29", {"stream_options": {"include_usage": True}}, unsupported, "stream_options"),
         *(("30", {"stop": stop}, unsupported, "stop") for stop in (["x"] * 1000, CANARY, [""])),
@@ -384,6 +390,21 @@ def sampling_rows(route: str) -> list[Any]:
     ]
 
 
+SEARCHES: list[tuple[dict[str, Any], str, str | None, str]] = [
+    ({"n": 8}, "unsupported_parameter", "n", "n of a search"),
+    ({"early_stop": True}, "unsupported_parameter", "early_stop", "an early stop of a search"),
+    ({"aggregation": "outcome"}, "unsupported_parameter", "aggregation", "the outcome of a part"),
+    ({"sampling": {"temperature": 0}}, "identical_samples", None, "27 greedy continuations"),
+    ({"search": {"beam_width": 0}}, "invalid_body", "search.beam_width", "a beam of nothing"),
+    ({"search": {"expand": -1}}, "invalid_body", "search.expand", "no continuation"),
+    ({"search": {"beam_width": 4.0}}, "invalid_body", "search.beam_width", "9 a width is whole"),
+    ({"search": {"beam_width": 64, "expand": 17}}, "too_many_items", "search", "26 too many continuations"),
+    ({"search": {"max_steps": 10**9}}, "invalid_body", "search.max_steps", "26 too many steps"),
+    ({"search": {"strange": CANARY}}, "invalid_body", "search.strange", "10 an unknown field of a search"),
+    ({"search": [CANARY]}, "invalid_body", "search", "a list for a search"),
+]
+
+
 FIELDS: list[Any] = [
     *(
         field_row(route, {"n": n}, "invalid_body", "n", f"9 n is {n!r}")
@@ -414,6 +435,12 @@ FIELDS: list[Any] = [
         "early_stop",
         "best of n has no early stop",
     ),
+    *(
+        pytest.param(SOLVE, {"problem": CANARY, "strategy": "beam", **fields}, code, param, id=name)
+        for fields, code, param, name in SEARCHES
+    ),
+    field_row(SOLVE, {"search": {}}, "unsupported_parameter", "search", "a search of a vote"),
+    field_row(VOTE, {"strategy": "dvts"}, "invalid_body", "strategy", "no search among given candidates"),
     field_row(SOLVE, {"stream": "yes"}, "invalid_body", "stream", "9 stream"),
     field_row(SOLVE, {"model": "../../etc"}, "invalid_body", "model", "32 a model"),
     *rerank_rows(RERANK),
@@ -510,7 +537,7 @@ async def test_after_a_body_that_is_too_large_the_connection_is_closed(sent: Sen
     assert reply.closed
 
 
-@pytest.mark.parametrize("model", ["gpt-4o", "../../etc", f"http://127.0.0.1:1/{CANARY}", "e2h/beam", "E2H", ""])
+@pytest.mark.parametrize("model", ["gpt-4o", "../../etc", f"http://127.0.0.1:1/{CANARY}", "e2h/search", "E2H", ""])
 async def test_32_a_model_that_is_not_served_is_not_found(model: str) -> None:
     world = World()
     refused(await world.send(CHAT, as_json({**BODIES[CHAT], "model": model})), 404, "model_not_found", "model")

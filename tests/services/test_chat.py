@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from services.core.contracts import SolveRequest
 from services.core.errors import NotReady, UpstreamUnavailable
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.chat import ranked
@@ -24,6 +25,7 @@ from tests.fakes import (
     FakeGenerator,
     FakeVerifier,
     InlineGrader,
+    TreeGenerator,
     solution,
     unreachable,
 )
@@ -43,7 +45,7 @@ def score_of(step: str) -> float:
 
 @asynccontextmanager
 async def client_of(
-    generator: FakeGenerator, verifier: FakeVerifier | None = None, keep_alive_s: float = 10.0
+    generator: FakeGenerator | TreeGenerator, verifier: FakeVerifier | None = None, keep_alive_s: float = 10.0
 ) -> AsyncIterator[openai.AsyncOpenAI]:
     solver = Solver(generator, verifier or FakeVerifier(score_of), InlineGrader(), SolveMetrics(CollectorRegistry()))
     app = serving_app([chat_router(solver, keep_alive_s)], Lifecycle())
@@ -89,13 +91,27 @@ async def test_the_model_is_the_strategy(model: str, answer: str) -> None:
     assert told.model == model
 
 
+@pytest.mark.parametrize("model", ["e2h/beam", "e2h/dvts"])
+async def test_a_search_is_a_model_too_and_its_shape_an_option(model: str) -> None:
+    generator = TreeGenerator(
+        {"": ["good\n\n", "bad\n\n"], "good\n\n": ["# Answer\n\n42"], "bad\n\n": ["# Answer\n\n41"]}
+    )
+    options = {"e2h": {"search": {"beam_width": 2, "expand": 2}, "include_candidates": True}}
+    async with client_of(generator) as client:
+        told = await client.chat.completions.create(model=model, messages=ASK, n=2, extra_body=options)
+    assert (told.choices[0].message.content, told.model) == ("good\n\n# Answer\n\n42", model)
+    assert told.usage is not None
+    assert told.usage.completion_tokens == generator.delivered * TOKENS_OF_A_SAMPLE
+    assert {r.n for r in generator.requests} == ({4, 2} if model == "e2h/beam" else {2})
+
+
 async def test_models_are_the_strategies() -> None:
     async with client_of(FakeGenerator([GOOD])) as client:
         listed = [model async for model in client.models.list()]
         one = await client.models.retrieve("e2h/majority")
         with pytest.raises(openai.NotFoundError) as caught:
             await client.models.retrieve("gpt-4o")
-    assert [model.id for model in listed] == ["e2h", "e2h/best_of_n", "e2h/majority"]
+    assert [model.id for model in listed] == ["e2h", "e2h/best_of_n", "e2h/majority", "e2h/beam", "e2h/dvts"]
     assert all(model.object == "model" and model.created > 0 for model in listed)
     assert one.id == "e2h/majority"
     assert caught.value.code == "model_not_found"
@@ -261,7 +277,7 @@ async def _read(client: openai.AsyncOpenAI, stream: bool) -> None:
 async def test_the_first_choice_is_the_solution_that_the_solve_shows(strategy: Strategy) -> None:
     generator = FakeGenerator([OTHER, BAD, GOOD, BAD + "\n", "no idea"], order=[4, 2, 0, 3, 1])
     solver = Solver(generator, FakeVerifier(score_of), InlineGrader(), SolveMetrics(CollectorRegistry()))
-    response = await solver.solve(SolveRequest(problem="p", n=5, strategy=strategy))
+    response = await solver.solve(SolveRequest(problem="p", n=5, strategy=SolveStrategy(strategy.value)))
     order = ranked(response)
     assert order[0].text == response.solution
     assert order[-1].text == "no idea"

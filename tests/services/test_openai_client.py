@@ -164,8 +164,9 @@ async def test_the_easy_to_hard_style_sends_the_prompt_as_text() -> None:
 
 
 async def test_a_chat_cannot_continue_a_partial_solution() -> None:
-    with pytest.raises(InvalidRequest):
+    with pytest.raises(InvalidRequest) as caught:
         await run(OpenAIServer(), request(1, prefix="one."))
+    assert (caught.value.code, caught.value.param) == ("unsupported_parameter", "prefix")
 
 
 @pytest.mark.parametrize(
@@ -175,6 +176,48 @@ async def test_a_chat_cannot_continue_a_partial_solution() -> None:
 async def test_a_finish_reason_is_understood(reason: str | None, understood: str) -> None:
     completions, _ = await run(OpenAIServer(lambda body: body["choices"][0].update(finish_reason=reason)), request(1))
     assert completions[0].finish_reason == understood
+
+
+def ended(**fields: Any) -> Change:
+    return lambda body: body["choices"][0].update(fields)
+
+
+BLANK = Sampling(stop=["\n\n"])
+BOXED = "so \\boxed{42}"
+
+
+@pytest.mark.parametrize(
+    ("change", "sampling", "understood"),
+    [
+        pytest.param(ended(stop_reason="\n\n"), BLANK, "\n\n", id="told: a stop string"),
+        pytest.param(ended(stop_reason=None), BLANK, None, id="told: the model ended"),
+        pytest.param(ended(stop_reason=151645), BLANK, None, id="told: the token that ends a turn"),
+        pytest.param(ended(stop_reason={"odd": 1}), BLANK, None, id="told: nonsense"),
+        pytest.param(ended(stop_reason="\n\n", finish_reason="length"), BLANK, None, id="cut"),
+        pytest.param(ended(), BLANK, "\n\n", id="not told: there is no answer yet"),
+        pytest.param(
+            ended(text=BOXED, message={"role": "assistant", "content": BOXED}), BLANK, None, id="not told: an answer"
+        ),
+        pytest.param(
+            ended(text=" ", message={"role": "assistant", "content": ""}), BLANK, None, id="not told: nothing"
+        ),
+        pytest.param(ended(), Sampling(), None, id="no stop string was asked for"),
+    ],
+)
+@pytest.mark.parametrize("style", ["chat", "easy-to-hard"])
+async def test_what_stopped_a_sample_is_what_the_server_tells_or_else_a_rule(
+    change: Change, sampling: Sampling, understood: str | None, style: Literal["chat", "easy-to-hard"]
+) -> None:
+    (completion,), _ = await run(OpenAIServer(change), request(1, sampling=sampling), style)
+    assert completion.stop_reason == understood
+
+
+async def test_behind_the_header_of_an_answer_the_answer_is_the_end() -> None:
+    """Of a server that does not tell what stopped a sample."""
+    server = OpenAIServer(lambda body: body["choices"][0].update(text="42"))
+    asked = request(1, sampling=BLANK, prefix="one.\n\n# Answer\n\n")
+    (completion,), _ = await run(server, asked, "easy-to-hard")
+    assert completion.stop_reason is None
 
 
 def refusing(status: int) -> Response:

@@ -22,7 +22,8 @@ EXAMPLES = 30
 # `invalid_body`, the fields of such rules; None is a rule of the whole body.
 BEYOND_THE_SCHEMA = {
     "identical_samples",  # n > 1 at temperature 0
-    "unsupported_parameter",  # an early stop of best_of_n; options of a stream without one; a stream with a key
+    "too_many_items",  # beam_width x expand of a search
+    "unsupported_parameter",  # an early stop of best_of_n; n of a search; options of a stream without one, and its key
     "unsupported_content",  # the last message is not the user's
     "empty_problem",  # or blank
     "idempotency_mismatch",

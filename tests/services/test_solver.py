@@ -34,6 +34,7 @@ from services.core.errors import (
     UpstreamContract,
     UpstreamUnavailable,
 )
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.solver import Solver
@@ -75,7 +76,7 @@ async def test_a_solve_answers_with_its_whole_evidence() -> None:
     response = await solve(FakeGenerator([GOOD, BAD, GOOD + "\n"]), FakeVerifier(score_of), request(3))
     assert (response.answer, response.solution) == ("42", GOOD)
     assert (response.model.generator, response.model.verifier) == ("fake-generator", "fake-verifier")
-    assert (response.strategy, response.aggregation) == (Strategy.WEIGHTED, Aggregation.PROD)
+    assert (response.strategy, response.aggregation) == (SolveStrategy.WEIGHTED, Aggregation.PROD)
     assert response.margin == pytest.approx((1.5 - 0.25) / 1.75)
     assert [(c.answer, c.members, c.votes, c.weight, c.best_score) for c in response.classes] == [
         ("42", [0, 2], 2, 1.5, 0.75),

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from services.core.contracts import ScoreRequest, SolutionInput, SolveRequest, SolveSampling
 from services.core.contracts.base import NonBlank, Problem, Wire
 from services.core.errors import InvalidRequest
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 
 MakeBody = Callable[[int], bytes]
@@ -74,7 +75,7 @@ def solve_bodies(items: Sequence[WorkItem], n: int, strategy: Strategy, max_toke
     def make(number: int) -> bytes:
         sampling = SolveSampling(temperature=1.0, max_tokens=max_tokens, seed=seed + number)
         problem = items[order[number % len(order)]].problem
-        return _encode(SolveRequest(problem=problem, n=n, strategy=strategy, sampling=sampling))
+        return _encode(SolveRequest(problem=problem, n=n, strategy=SolveStrategy(strategy.value), sampling=sampling))
 
     return make
 

@@ -77,6 +77,7 @@ from services.core.contracts.scoring import (
     VerifierKind,
     VerifierModels,
 )
+from services.core.contracts.searching import SearchOptions
 from services.core.contracts.solving import (
     CandidateEvent,
     EarlyStopChoice,
@@ -157,6 +158,7 @@ __all__ = [
     "ScoreTimings",
     "ScoreUsage",
     "ScoredStep",
+    "SearchOptions",
     "ServedVerifier",
     "SolutionInput",
     "SolutionScore",

@@ -12,14 +12,17 @@ from pydantic_core import PydanticCustomError
 from services.core.aggregation import Aggregation
 from services.core.contracts.base import MAX_NEW_TOKENS, MAX_SAMPLES, NonBlank, Wire, one_of
 from services.core.contracts.generation import Message, SolveSampling
-from services.core.contracts.solving import EarlyStopChoice, SolveResponse
+from services.core.contracts.searching import SearchOptions
+from services.core.contracts.solving import EarlyStopChoice, SolveResponse, StrategyChoice
 from services.core.seeds import MAX_SEED
-from services.core.voting import Strategy
+from services.core.strategies import SolveStrategy
 
-MODELS: dict[str, Strategy] = {
-    "e2h": Strategy.WEIGHTED,
-    "e2h/best_of_n": Strategy.BEST_OF_N,
-    "e2h/majority": Strategy.MAJORITY,
+MODELS: dict[str, SolveStrategy] = {
+    "e2h": SolveStrategy.WEIGHTED,
+    "e2h/best_of_n": SolveStrategy.BEST_OF_N,
+    "e2h/majority": SolveStrategy.MAJORITY,
+    "e2h/beam": SolveStrategy.BEAM,
+    "e2h/dvts": SolveStrategy.DVTS,
 }
 MAX_TURNS = 257  # the problem, and as many turns before it as a generator takes
 # `developer` is OpenAI's newer name for the system's role.
@@ -102,9 +105,10 @@ class ChatOptions(Wire):
     """The fields of `POST /v1/solve` that OpenAI's schema has not: `extra_body={"e2h": {...}}`. `n` is of samples."""
 
     n: int = Field(default=8, ge=1, le=MAX_SAMPLES)
-    strategy: Strategy | None = None
+    strategy: StrategyChoice | None = None
     aggregation: Aggregation | None = None
     sampling: SolveSampling | None = None
+    search: SearchOptions | None = None
     early_stop: EarlyStopChoice = False
     on_verifier_failure: Literal["fail", "majority"] = "fail"
     include_candidates: bool = False

@@ -30,7 +30,7 @@ def refuse_identical_samples(n: int, temperature: float) -> None:
     if n > 1 and temperature == 0.0:
         raise PydanticCustomError(
             "identical_samples",
-            "n > 1 with temperature 0 draws the same sample n times; raise temperature or set n = 1",
+            "temperature 0 draws the same sample every time: raise it, or set n = 1 (of a search: beam_width x expand)",
         )
 
 
@@ -78,8 +78,9 @@ FinishReason = Literal["stop", "length", "cancelled"]
 class Completion(Wire):
     """One finished sample. `logprob` is the sum over its tokens, in nats; None when the engine does not tell.
 
-    `prompt_tokens` are those that were read for this sample and told of no other, so that their sum is right whenever
-    the sampling ends.
+    `stop_reason` is the string of `sampling.stop` that ended it; None when the model ended by itself, or the sample was
+    cut: `finish_reason` is "stop" for both kinds of end. `prompt_tokens` are those that were read for this sample and
+    told of no other, so that their sum is right whenever the sampling ends.
     """
 
     index: int
@@ -89,6 +90,7 @@ class Completion(Wire):
     logprob: float | None
     seed: int
     prompt_tokens: int = 0
+    stop_reason: str | None = None
 
 
 class GenerationUsage(Wire):

@@ -17,7 +17,9 @@ from services.core.contracts.base import (
     at_most_one,
 )
 from services.core.contracts.generation import FinishReason, SolveSampling, refuse_identical_samples
+from services.core.contracts.searching import SearchOptions, no_outcome, only_of_a_search
 from services.core.stopping import EarlyStop, can_stop_early
+from services.core.strategies import SolveStrategy
 from services.core.voting import Strategy
 
 
@@ -31,14 +33,26 @@ def _no_number(choice: Any) -> Any:
 EarlyStopChoice = Annotated[Literal[False, True, "lossless", "confident"], BeforeValidator(_no_number)]
 
 
+def _as_solve_strategy(named: Any) -> Any:
+    return SolveStrategy(named.value) if isinstance(named, Strategy) else named
+
+
+# In Python a rule of voting names itself.
+StrategyChoice = Annotated[SolveStrategy, BeforeValidator(_as_solve_strategy, json_schema_input_type=SolveStrategy)]
+
+
 class SolveRequest(Wire):
-    """`POST /v1/solve`: sample n solutions, score their steps, choose an answer."""
+    """`POST /v1/solve`: sample n solutions or search for some, score their steps, choose an answer.
+
+    `n` is of whole samples: how many continuations a search draws, `search` says.
+    """
 
     problem: Problem
+    strategy: StrategyChoice = SolveStrategy.WEIGHTED
     n: int = Field(default=8, ge=1, le=MAX_SAMPLES)
-    strategy: Strategy = Strategy.WEIGHTED
     aggregation: Aggregation | None = None
     sampling: SolveSampling = Field(default_factory=SolveSampling)
+    search: SearchOptions | None = None
     early_stop: EarlyStopChoice = False
     on_verifier_failure: Literal["fail", "majority"] = "fail"
     include_candidates: bool = True
@@ -49,16 +63,50 @@ class SolveRequest(Wire):
     @classmethod
     def _vote_can_be_decided_early(cls, wanted: EarlyStopChoice, info: ValidationInfo) -> EarlyStopChoice:
         strategy = info.data.get("strategy")
-        if wanted is not False and strategy is not None and not can_stop_early(strategy):
+        if wanted is False or strategy is None:
+            return wanted
+        if strategy.searches:
+            raise PydanticCustomError("unsupported_parameter", "a search has no samples left that it could save")
+        if not can_stop_early(strategy.vote):
             raise PydanticCustomError(
                 "unsupported_parameter", "best_of_n cannot stop early: the last sample may have the highest score"
             )
         return wanted
 
+    @field_validator("n")
+    @classmethod
+    def _samples_are_whole(cls, n: int, info: ValidationInfo) -> int:
+        strategy = info.data.get("strategy")
+        if strategy is not None and strategy.searches:  # a default is not looked at
+            raise PydanticCustomError(
+                "unsupported_parameter", "a search draws beam_width x expand continuations a step; leave n out"
+            )
+        return n
+
+    @field_validator("search")
+    @classmethod
+    def _of_a_search(cls, search: SearchOptions | None, info: ValidationInfo) -> SearchOptions | None:
+        return only_of_a_search(search, info.data.get("strategy"))
+
+    @field_validator("aggregation")
+    @classmethod
+    def _of_steps(cls, aggregation: Aggregation | None, info: ValidationInfo) -> Aggregation | None:
+        return no_outcome(aggregation, info.data.get("strategy"))
+
     @model_validator(mode="after")
     def _samples_differ(self) -> Self:
-        refuse_identical_samples(self.n, self.sampling.temperature)
+        refuse_identical_samples(self.most_candidates, self.sampling.temperature)
         return self
+
+    @property
+    def shape(self) -> SearchOptions:
+        """How a search goes: as `search` says, or by default."""
+        return self.search or SearchOptions()
+
+    @property
+    def most_candidates(self) -> int:
+        """How many samples there are at once: n, or the continuations of one step of a search."""
+        return self.shape.continuations if self.strategy.searches else self.n
 
     @property
     def stop_rule(self) -> EarlyStop | None:
@@ -76,10 +124,12 @@ class ScoredStep(Wire):
 
 
 class SolveCandidate(Wire):
-    """One sample with its evidence.
+    """One sample, or one solution that a search came to, with its evidence.
 
     `excluded` says why it has no vote (`no_answer`, `truncated`, `not_scored`), or `duplicate_of:<i>`: the same text
-    as candidate i, scored once, voting all the same.
+    as candidate i, scored once, voting all the same. What a search did not finish is `truncated`; `finish_reason` is
+    then `length` when steps, tokens or context ended, `cancelled` when the time did. Of a search, `tokens` are those of
+    the solution, and `seed` is that of its last step.
     """
 
     index: int
@@ -113,7 +163,8 @@ class ModelPair(Wire):
 
 
 class SolveUsage(Wire):
-    """Real token counts over all finished samples; what a cancelled one had written is told to nobody."""
+    """Real token counts over all finished samples, and all steps that a search drew, kept or not; what a cancelled one
+    had written is told to nobody. A search reads the problem and the steps so far, as a prompt, at every step."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -132,7 +183,7 @@ class SolveTimings(Wire):
 
 
 class SolveResponse(Wire):
-    """The answer of `POST /v1/solve` with its evidence.
+    """The answer of `POST /v1/solve` with its evidence; of a search, the solutions that it finished or had to leave.
 
     `used` is the number of samples that the answer rests on; an early stop leaves it below n.
     """
@@ -142,7 +193,7 @@ class SolveResponse(Wire):
     problem: str
     answer: str | None
     solution: str | None
-    strategy: Strategy
+    strategy: SolveStrategy
     aggregation: Aggregation | None
     margin: float
     correct: bool | None

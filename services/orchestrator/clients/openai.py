@@ -12,7 +12,10 @@ from typing import Literal, TypeVar
 
 import httpx2
 import openai
+from openai.types.chat.chat_completion import Choice
+from openai.types.completion_choice import CompletionChoice
 
+from services.core.answers import extract_answer
 from services.core.contracts import (
     Completion,
     FinishReason,
@@ -27,7 +30,7 @@ from services.core.seeds import MAX_SEED, derive_seed
 from services.orchestrator.clients.transport import raise_past_deadline, within_budget
 
 Style = Literal["chat", "easy-to-hard"]
-Choice = TypeVar("Choice")
+OneChoice = TypeVar("OneChoice")
 Answer = TypeVar("Answer")
 
 # OpenAI's own API takes 64-bit seeds, some compatible servers only 32-bit ones.
@@ -84,8 +87,8 @@ class OpenAIGenerator:
         try:
             async with self._slots:
                 raise_past_deadline()
-                text, reason, usage = await self._ask(request, sample_seed)
-            return _completion(index, sample_seed, text, reason, usage)
+                choice, usage = await self._ask(request, sample_seed)
+            return _completion(index, sample_seed, choice, usage, request)
         except openai.OpenAIError as error:
             if isinstance(error, openai.APITimeoutError):
                 raise_past_deadline(error)
@@ -96,7 +99,7 @@ class OpenAIGenerator:
 
     async def _ask(
         self, request: GenerateRequest, seed: int
-    ) -> tuple[str, str | None, "openai.types.CompletionUsage | None"]:
+    ) -> "tuple[CompletionChoice | Choice, openai.types.CompletionUsage | None]":
         sampling = request.sampling
         if self._style == "easy-to-hard":
             if request.messages:
@@ -113,10 +116,11 @@ class OpenAIGenerator:
                 seed=seed,
                 timeout=within_budget(self._timeout),
             )
-            choice = _only(_answer(written, openai.types.Completion).choices)
-            return choice.text, choice.finish_reason, written.usage
+            return _only(_answer(written, openai.types.Completion).choices), written.usage
         if request.prefix:
-            raise InvalidRequest("a chat server cannot continue a partial solution", param="prefix")
+            raise InvalidRequest(
+                "a chat server cannot continue a partial solution", param="prefix", code="unsupported_parameter"
+            )
         answered = await self._client.chat.completions.create(
             model=self._model,
             messages=self._conversation(request),
@@ -127,8 +131,7 @@ class OpenAIGenerator:
             seed=seed,
             timeout=within_budget(self._timeout),
         )
-        reply = _only(_answer(answered, openai.types.chat.ChatCompletion).choices)
-        return reply.message.content or "", reply.finish_reason, answered.usage
+        return _only(_answer(answered, openai.types.chat.ChatCompletion).choices), answered.usage
 
     def _conversation(self, request: GenerateRequest) -> "list[openai.types.chat.ChatCompletionMessageParam]":
         turns: list[openai.types.chat.ChatCompletionMessageParam] = []
@@ -146,19 +149,41 @@ class OpenAIGenerator:
 
 
 def _completion(
-    index: int, seed: int, text: str, reason: str | None, usage: "openai.types.CompletionUsage | None"
+    index: int,
+    seed: int,
+    choice: CompletionChoice | Choice,
+    usage: "openai.types.CompletionUsage | None",
+    request: GenerateRequest,
 ) -> Completion:
     if usage is None:
         raise UpstreamContract("the OpenAI-compatible server does not tell its usage")
+    text = choice.text if isinstance(choice, CompletionChoice) else choice.message.content or ""
     return Completion(
         index=index,
         text=text,
         tokens=usage.completion_tokens,
-        finish_reason=_finish_reason(reason),
+        finish_reason=_finish_reason(choice.finish_reason),
         logprob=None,
         seed=seed,
         prompt_tokens=usage.prompt_tokens,
+        stop_reason=_stop_reason(choice, text, request),
     )
+
+
+def _stop_reason(choice: CompletionChoice | Choice, text: str, request: GenerateRequest) -> str | None:
+    """Which stop string ended the sample, as vLLM's server tells (`stop_reason`; an id of a token is the model's end).
+
+    Of a server that does not tell: a sample that gave an answer, or nothing at all, ended by itself; another was
+    stopped, by the first of the stop strings.
+    """
+    stops = request.sampling.stop
+    if not stops or choice.finish_reason != "stop":
+        return None
+    told = choice.model_extra or {}
+    if "stop_reason" in told:
+        return told["stop_reason"] if told["stop_reason"] in stops else None
+    ended = not text.strip() or extract_answer(request.prefix + text) is not None
+    return None if ended else stops[0]
 
 
 def _answer(answer: Answer, expected: type[Answer]) -> Answer:
@@ -167,7 +192,7 @@ def _answer(answer: Answer, expected: type[Answer]) -> Answer:
     return answer
 
 
-def _only(choices: Sequence[Choice]) -> Choice:
+def _only(choices: Sequence[OneChoice]) -> OneChoice:
     if not choices or len(choices) != 1:
         raise UpstreamContract("the OpenAI-compatible server gave another number of choices than was asked")
     return choices[0]
