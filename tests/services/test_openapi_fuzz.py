@@ -113,6 +113,8 @@ def conforms(case: Any, response: Any, mode: GenerationMode) -> None:
         assert beyond, error
 
 
+# The apps run in threads of this process and draw jitter, which hypothesis takes for draws of a strategy.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @pytest.mark.parametrize(("name", "operation", "mode"), OPERATIONS)
 def test_whatever_the_page_allows_or_forbids_is_answered_as_it_says(
     urls: dict[str, str], name: str, operation: Any, mode: GenerationMode
