@@ -88,7 +88,8 @@ class JobWorker:
     async def _sweep(self) -> None:
         """Look at every job each `sweep_s`, at moments of its own, so that workers that start at once do not meet."""
         consuming, failures = False, 0
-        while True:
+        # Asked as well as cancelled: the redis client can lose a cancellation that comes with its answer.
+        while not self._stopping:
             pause = min(_LONGEST_PAUSE_S, self._settings.sweep_s * 2**failures)
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             try:
