@@ -16,10 +16,6 @@ from services.core.contracts import (
     GenerateRequest,
     Message,
     Sampling,
-    ScoreRequest,
-    ScoreResponse,
-    SolutionInput,
-    SolutionScore,
     SolveEvent,
     SolveRequest,
     SolveResponse,
@@ -45,6 +41,7 @@ from services.core.voting import Selection, select
 from services.orchestrator.answering import build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
+from services.orchestrator.scoring import MOST_REQUESTS, checked, score_request, taken
 from services.orchestrator.voting import keys_of
 from services.runtime import context
 
@@ -170,15 +167,25 @@ class Solver:
         sample = Sample(completion, split_steps(completion.text))
         original = run.add(sample)
         if original is sample and run.scores_wanted and sample.steps:
-            work.create_task(self._score(run, sample, work))
+            run.unscored.append(sample)
+            if run.scoring < MOST_REQUESTS:
+                run.scoring += 1
+                work.create_task(self._score(run, work))
         if run.is_decided(sample):
             self._count(run, work)
 
-    async def _score(self, run: Run, sample: Sample, work: asyncio.TaskGroup) -> None:
-        request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
+    async def _score(self, run: Run, work: asyncio.TaskGroup) -> None:
+        """Have scored what has come, and what comes meanwhile."""
         try:
-            response, _ = await self._verifier.score(request)
-            score = _checked(response, sample)
+            while run.unscored and run.scores_wanted and run.cut is None:
+                await self._score_together(run, taken(run.unscored), work)
+        finally:
+            run.scoring -= 1
+
+    async def _score_together(self, run: Run, samples: Sequence[Sample], work: asyncio.TaskGroup) -> None:
+        try:
+            response, _ = await self._verifier.score(score_request(run.request.problem, samples))
+            scores = checked(response, samples)
         except DeadlineExceeded as error:
             run.cut_short(error)
             return
@@ -187,7 +194,8 @@ class Solver:
         else:
             run.verifier_tokens += response.usage.tokens
             run.verifier_tokens_computed += response.usage.tokens_computed
-            run.judge(sample, score)
+            for sample, score in zip(samples, scores, strict=True):
+                run.judge(sample, score)
         self._count(run, work)
 
     def _count(self, run: Run, work: asyncio.TaskGroup) -> None:
@@ -255,17 +263,6 @@ def _budget_s() -> float | None:
 
 def _out_of_time() -> DeadlineExceeded:
     return DeadlineExceeded("the request's time budget ran out")
-
-
-def _checked(response: ScoreResponse, sample: Sample) -> SolutionScore:
-    """The other side's word, checked where it is received: one solution, and one score a step if it gives any."""
-    if len(response.solutions) != 1:
-        raise UpstreamContract("the verifier gave a wrong number of solutions")
-    score = response.solutions[0]
-    expected = 0 if response.kind == "orm" else len(sample.steps)
-    if score.error is None and len(score.steps) != expected:
-        raise UpstreamContract("the verifier gave a wrong number of step scores")
-    return score
 
 
 def _check_aggregation(aggregation: Aggregation, info: VerifierInfo) -> None:
