@@ -10,6 +10,7 @@ from services.generator.api import generate_router
 from services.generator.engine import VllmGenerator
 from services.generator.metrics import GeneratorMetrics
 from services.generator.settings import GeneratorSettings
+from services.orchestrator.admission import Admission, FairSolver
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.jobs import jobs_router
@@ -20,7 +21,8 @@ from services.orchestrator.jobs.process import build_worker
 from services.orchestrator.jobs.service import Jobs
 from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.jobs.worker import JobWorker
-from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.metrics import AdmissionMetrics, SolveMetrics
+from services.orchestrator.settings import AdmissionSettings
 from services.orchestrator.solver import Solver
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.serving import Service
@@ -46,6 +48,8 @@ class AllInOne:
         self.grader = GradingPool(load_settings(GradingSettings), GradingMetrics(self.registry))
         self.bounded = BoundedGenerator(self.generator, generator.max_queue_tokens, self.registry)
         self.solver = Solver(self.bounded, self.verifier, self.grader, SolveMetrics(self.registry))
+        admission = Admission(load_settings(AdmissionSettings), AdmissionMetrics(self.registry))
+        self.fair = FairSolver(self.solver, admission)
         copies = load_settings(EvaluationSettings).data_dir
         self.jobs = Jobs(jobs or load_settings(JobSettings), self.generator, self.verifier, copies)
         self.worker: JobWorker | None = None
@@ -76,8 +80,8 @@ class AllInOne:
         app = build_app(
             title="e2h",
             routers=[
-                solve_router(self.solver, self.grader),
-                chat_router(self.solver),
+                solve_router(self.fair, self.grader),
+                chat_router(self.fair),
                 grade_router(self.grader),
                 scoring_router(self.verifier),
                 rerank_router(self.verifier),

@@ -21,7 +21,7 @@ from services.generator.settings import GeneratorSettings
 from services.orchestrator.evaluation.settings import EvaluationSettings
 from services.orchestrator.grading.settings import GradingSettings
 from services.orchestrator.jobs.settings import JobSettings
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.settings import AdmissionSettings, OrchestratorSettings
 from services.runtime.auth import KeyRing, reason_not_to_serve
 from services.runtime.checkpoint import check_model_directory, looks_local
 from services.runtime.keys import read_keys
@@ -119,6 +119,7 @@ def _variables() -> Iterator[Finding]:
         GeneratorSettings,
         VerifierSettings,
         OrchestratorSettings,
+        AdmissionSettings,
         GradingSettings,
         EvaluationSettings,
         JobSettings,

@@ -1,18 +1,23 @@
-"""What the services ask of each other, of a grader and of a store. An engine in this process and a client over HTTP
-both fit."""
+"""What the services ask of each other, of a grader and of a store, and the routes of a solver. An engine in this
+process and a client over HTTP both fit."""
 
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from services.core.aggregation import Aggregation
 from services.core.contracts import (
     Completion,
     GenerateDone,
     GenerateRequest,
+    Message,
     ModelInfo,
     ScoreRequest,
     ScoreResponse,
     ScoreTimings,
+    SolveEvent,
+    SolveRequest,
+    SolveResponse,
     VerifierInfo,
 )
 from services.core.equivalence import Mode, Verdict
@@ -94,4 +99,20 @@ class Grader(Protocol):
 
     async def grade(self, pairs: Sequence[tuple[str, str]], mode: Mode) -> list[Verdict]:
         """The verdict on each pair (gold, pred), in order. Raises `Overloaded`."""
+        ...
+
+
+class ProblemSolver(Protocol):
+    """Answers problems: what the routes ask."""
+
+    def events(self, request: SolveRequest, context: Sequence[Message] = ()) -> AsyncGenerator[SolveEvent, None]:
+        """What happens on the way, and last the answer. Closing the iterator stops all work for it."""
+        ...
+
+    async def solve(self, request: SolveRequest, context: Sequence[Message] = ()) -> SolveResponse:
+        """The last of the `events`."""
+        ...
+
+    async def default_aggregation(self) -> Aggregation:
+        """The aggregation of the verifier's family."""
         ...

@@ -6,6 +6,7 @@ import sys
 from prometheus_client import CollectorRegistry
 
 from services.core.contracts import ChatRequest, GradeRequest, JobRequest
+from services.orchestrator.admission import Admission, FairSolver
 from services.orchestrator.api.chat import chat_router
 from services.orchestrator.api.grade import grade_router
 from services.orchestrator.api.jobs import jobs_router
@@ -14,8 +15,8 @@ from services.orchestrator.evaluation.settings import EvaluationSettings
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 from services.orchestrator.jobs.service import Jobs
 from services.orchestrator.jobs.settings import JobSettings
-from services.orchestrator.metrics import SolveMetrics
-from services.orchestrator.settings import OrchestratorSettings
+from services.orchestrator.metrics import AdmissionMetrics, SolveMetrics
+from services.orchestrator.settings import AdmissionSettings, OrchestratorSettings
 from services.orchestrator.solver import Solver
 from services.orchestrator.upstreams import Upstreams
 from services.runtime.app import Lifecycle, build_app
@@ -32,6 +33,8 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
     generator, verifier = upstreams.generator, upstreams.verifier
     grader = GradingPool(load_settings(GradingSettings), GradingMetrics(registry))
     solver = Solver(generator, verifier, grader, SolveMetrics(registry))
+    admission = Admission(load_settings(AdmissionSettings), AdmissionMetrics(registry))
+    fair = FairSolver(solver, admission)
     jobs = Jobs(load_settings(JobSettings), generator, verifier, load_settings(EvaluationSettings).data_dir)
     lifecycle = Lifecycle(
         checks=[grader.ready, generator.ready, verifier.ready],
@@ -41,8 +44,8 @@ def build(settings: OrchestratorSettings, runtime: RuntimeSettings) -> Service:
         title="e2h",
         # The verifier's routes, passed through, so that one public port is enough.
         routers=[
-            solve_router(solver, grader),
-            chat_router(solver),
+            solve_router(fair, grader),
+            chat_router(fair),
             grade_router(grader),
             scoring_router(verifier),
             rerank_router(verifier),

@@ -1,9 +1,14 @@
-"""What the orchestrator counts: solves, and how sure and how complete they were."""
+"""What the orchestrator counts: solves, how sure and how complete they were, and who waits for a turn."""
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections.abc import Callable
+from functools import partial
+from typing import get_args
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from services.core.contracts import SolveResponse
 from services.orchestrator.search.metrics import SearchMetrics
+from services.runtime.context import Priority
 from services.runtime.metrics import LATENCY_BUCKETS
 
 
@@ -51,3 +56,34 @@ class SolveMetrics:
         if response.classes and response.strategy.needs_scores and response.degraded is None:
             most = max(each.votes for each in response.classes)
             self._verdicts.labels("agrees" if response.classes[0].votes == most else "disagrees").inc()
+
+
+class AdmissionMetrics:
+    """Labels are the two classes and the reasons of refusals: no tenants, of whom there may be any number."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        self.waiting = Gauge(
+            "e2h_admission_waiting", "Requests that wait for their turn", ("priority",), registry=registry
+        )
+        self.in_flight = Gauge(
+            "e2h_admission_tokens_in_flight", "Most that solves under way may still make", registry=registry
+        )
+        self.refused = Counter(
+            "e2h_admission_refused_total",
+            "Requests refused: too many wait (full), the wait is too long (wait), the budget is too short (budget)",
+            ("priority", "reason"),
+            registry=registry,
+        )
+        self.seconds = Histogram(
+            "e2h_admission_wait_seconds",
+            "Wait of requests that were let in",
+            ("priority",),
+            registry=registry,
+            buckets=LATENCY_BUCKETS,
+        )
+
+    def show(self, in_flight: Callable[[], int], waiting: Callable[[Priority], int]) -> None:
+        """Have these asked whenever somebody looks."""
+        self.in_flight.set_function(in_flight)
+        for priority in get_args(Priority):
+            self.waiting.labels(priority).set_function(partial(waiting, priority))

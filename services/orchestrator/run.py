@@ -96,6 +96,8 @@ class Run:
     aggregation: Aggregation | None = None
     degraded: bool = False
     stopped_early: bool = False
+    unscored: list[Sample] = field(default_factory=list)  # wait for a score request that can be sent
+    scoring: int = 0  # score requests that are under way
     recount: bool = False  # something has changed since the last vote on the way
     counting: bool = False  # such a vote is being taken
     keys: dict[str, str] = field(default_factory=dict)  # classes of the answers that are known already

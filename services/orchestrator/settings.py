@@ -1,4 +1,4 @@
-"""Settings of the orchestrator service."""
+"""Settings of the orchestrator service, and of the admission that it shares with the all-in-one process."""
 
 import json
 from typing import Annotated, Any, Literal, Self
@@ -8,7 +8,11 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, NoDecode
 
 from services.core.steps import STEPWISE_SYSTEM_PROMPT
+from services.orchestrator.turns import Bounds
 from services.runtime.settings import settings_config
+
+# Of all tenants. Without keys every address is one, and each that waits takes memory.
+MOST_WAITING = 8192
 
 
 def _http_addresses(given: Any) -> list[str]:
@@ -84,3 +88,45 @@ class OrchestratorSettings(BaseSettings):
         if self.openai_base_url is not None and not self.openai_model:
             raise ValueError("E2H_ORCHESTRATOR_OPENAI_BASE_URL needs E2H_ORCHESTRATOR_OPENAI_MODEL")
         return self
+
+
+class AdmissionSettings(BaseSettings):
+    """Environment variables `E2H_ADMISSION_*`."""
+
+    model_config = settings_config("E2H_ADMISSION_")
+
+    max_tokens_in_flight: int = Field(
+        default=2_097_152,
+        ge=1,
+        description="Most that solves under way may still make (samples times max_tokens); more of them wait here, "
+        "where tenants take turns. About twice what the engines decode at once: with less they idle, with more their "
+        "own queues, which know no tenants, decide who is served.",
+    )
+    tenant_share: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=1.0,
+        description="Of these, the part that one tenant may take: the rest is free at once for whoever comes. A lone "
+        "tenant has no more than this either.",
+    )
+    batch_share: float = Field(
+        default=0.5,
+        gt=0.0,
+        le=1.0,
+        description="Requests of class batch begin only while less than this part is in flight: the shorter the "
+        "interactive ones then wait for the engines, and the less is ready for the engines when there are none.",
+    )
+    max_wait_s: float = Field(
+        default=60.0,
+        gt=0.0,
+        description="Who would wait longer for a turn is refused at once, with the predicted wait.",
+    )
+    max_waiting: int = Field(
+        default=512, ge=1, le=MOST_WAITING, description="Requests of one tenant that may wait; the next is refused."
+    )
+
+    @property
+    def bounds(self) -> Bounds:
+        """In tokens."""
+        most = self.max_tokens_in_flight
+        return Bounds(most, max(1, int(most * self.batch_share)), max(1, int(most * self.tenant_share)))

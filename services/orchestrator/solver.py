@@ -14,8 +14,6 @@ from services.core.contracts import (
     GenerateRequest,
     Message,
     Sampling,
-    ScoreRequest,
-    SolutionInput,
     SolveEvent,
     SolveRequest,
     SolveResponse,
@@ -31,6 +29,7 @@ from services.core.voting import Selection, select
 from services.orchestrator.answering import build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
+from services.orchestrator.scoring import MOST_REQUESTS, score_request, taken
 from services.orchestrator.search import Search
 from services.orchestrator.troubles import (
     GENERATOR_TROUBLES,
@@ -167,15 +166,25 @@ class Solver:
         run.completion_tokens += completion.tokens
         original = run.add(sample)
         if original is sample and run.scores_wanted and sample.steps:
-            work.create_task(self._score(run, sample, work))
+            run.unscored.append(sample)
+            if run.scoring < MOST_REQUESTS:
+                run.scoring += 1
+                work.create_task(self._score(run, work))
         if run.is_decided(sample):
             self._count(run, work)
 
-    async def _score(self, run: Run, sample: Sample, work: asyncio.TaskGroup) -> None:
-        request = ScoreRequest(problem=run.request.problem, solutions=[SolutionInput(text=sample.completion.text)])
+    async def _score(self, run: Run, work: asyncio.TaskGroup) -> None:
+        """Have scored what has come, and what comes meanwhile."""
         try:
-            response, _ = await self._verifier.score(request)
-            (score,) = checked(response, [len(sample.steps)])
+            while run.unscored and run.scores_wanted and run.cut is None:
+                await self._score_together(run, taken(run.unscored), work)
+        finally:
+            run.scoring -= 1
+
+    async def _score_together(self, run: Run, samples: Sequence[Sample], work: asyncio.TaskGroup) -> None:
+        try:
+            response, _ = await self._verifier.score(score_request(run.request.problem, samples))
+            scores = checked(response, [len(sample.steps) for sample in samples])
         except DeadlineExceeded as error:
             run.cut_short(error)
             return
@@ -184,7 +193,8 @@ class Solver:
         else:
             run.verifier_tokens += response.usage.tokens
             run.verifier_tokens_computed += response.usage.tokens_computed
-            run.judge(sample, score)
+            for sample, score in zip(samples, scores, strict=True):
+                run.judge(sample, score)
         self._count(run, work)
 
     def _count(self, run: Run, work: asyncio.TaskGroup) -> None:

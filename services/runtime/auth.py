@@ -20,7 +20,7 @@ from prometheus_client import CollectorRegistry, Counter
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from services.core.errors import Forbidden, RateLimited, Unauthorized
-from services.runtime import keys
+from services.runtime import context, keys
 from services.runtime.addresses import network_of
 from services.runtime.keys import KeyRecord, KeysFileError
 from services.runtime.settings import RuntimeSettings
@@ -182,6 +182,7 @@ class Authentication:
             self._refusals.labels("unauthorized").inc()
             self._failed.count(network_of(scope))
             raise Unauthorized(_REFUSED)
+        context.set_tenant(record.tenant)
         structlog.contextvars.bind_contextvars(tenant=record.tenant, key=record.prefix)
         wanted = scope_of(scope["path"])
         if wanted is not None and not record.allows(wanted):

@@ -1,4 +1,4 @@
-"""What every hop of a request knows of it: its id, its class, and the time that is left. Travels with the task."""
+"""What every hop of a request knows of it: its id, its tenant, its class, the time left. Travels with the task."""
 
 import math
 import time
@@ -11,6 +11,7 @@ from typing import Literal
 Priority = Literal["interactive", "batch"]
 
 _id: ContextVar[str] = ContextVar("e2h_request_id", default="")
+_tenant: ContextVar[str] = ContextVar("e2h_tenant", default="")
 _priority: ContextVar[Priority] = ContextVar("e2h_priority", default="interactive")
 _deadline: ContextVar[float] = ContextVar("e2h_deadline", default=math.inf)
 
@@ -23,6 +24,16 @@ def request_id() -> str:
 def set_request_id(value: str) -> None:
     """Name the request that the current task, and the tasks it starts, answer."""
     _id.set(value)
+
+
+def tenant() -> str:
+    """Who gets a fair share: the tenant of the API key, or the caller's network where no keys are asked for."""
+    return _tenant.get()
+
+
+def set_tenant(value: str) -> None:
+    """Say for whom the current task, and the tasks it starts, work."""
+    _tenant.set(value)
 
 
 def priority() -> Priority:

@@ -16,6 +16,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from services.core.errors import Draining, E2HError, InternalError
 from services.runtime import context
+from services.runtime.addresses import network_of
 from services.runtime.budget import MAX_TIMEOUT_MS, TIMEOUT_HEADER, read_budget
 from services.runtime.faults import error_response
 from services.runtime.metrics import UNKNOWN_ROUTE, HttpMetrics
@@ -42,6 +43,7 @@ class RequestContext:
             return
         current = _accepted_id(scope) or uuid.uuid4().hex
         context.set_request_id(current)
+        context.set_tenant(network_of(scope))  # until a key tells
         structlog.contextvars.bind_contextvars(request_id=current)
         exchange = _Exchange(send, scope["path"], current, self._draining)
         began = time.perf_counter()

@@ -20,6 +20,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from services.runtime.keys import KeyFile, new_key
 from tests.integration.processes import Process, engine, free_port, metric, running, service, until
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
@@ -182,6 +183,90 @@ async def test_callers_who_do_not_wait_when_told_to_do_not_bring_it_down(tmp_pat
     assert set(statuses) <= {200, 429}
     assert statuses[429] > 0
     assert served >= 0.8 * CAPACITY_PER_S
+
+
+# --- tenants and classes at the orchestrator -------------------------------------------------------------------------
+
+# Four samples at once, of a quarter of a second each; twice as many may be in flight, half of them of class batch.
+FOUR = {"token_s": 0.025, "tokens": 10, "slots": 4}
+EIGHT_IN_FLIGHT = {"E2H_ADMISSION_MAX_TOKENS_IN_FLIGHT": "80"}
+
+
+async def test_two_tenants_of_whom_one_asks_ten_times_as_much_are_served_equally(
+    tmp_path: Path, record_property: Any
+) -> None:
+    made = {tenant: new_key(tenant, ["solve"]) for tenant in ("many", "few")}
+    keys = tmp_path / "keys.json"
+    keys.write_text(KeyFile(keys=tuple(record for _, record in made.values())).model_dump_json())
+    served, ends = Counter[str](), asyncio.Event()
+
+    async def keep_asking(client: httpx2.AsyncClient, tenant: str) -> None:
+        headers = {"authorization": f"Bearer {made[tenant][0]}"}
+        while not ends.is_set():
+            reply = await client.post("/v1/solve", json=SOLVE, headers=headers)
+            assert reply.status_code == 200
+            served[tenant] += reply.json()["usage"]["completion_tokens"]
+
+    with (
+        engine("generator", tmp_path / "0.log", speed=FOUR) as generator,
+        orchestrator(tmp_path / "o.log", generator, E2H_API_KEYS_FILE=str(keys), **EIGHT_IN_FLIGHT) as front,
+    ):
+        async with client_of(front) as client:
+            # Six of the few's wait at any time, so that it never lacks one whose turn it could be.
+            asking = [asyncio.create_task(keep_asking(client, "many")) for _ in range(100)]
+            asking += [asyncio.create_task(keep_asking(client, "few")) for _ in range(10)]
+            await asyncio.sleep(3.0)
+            before = served.copy()
+            await asyncio.sleep(10.0)
+            tokens = served - before
+            ends.set()
+            await asyncio.gather(*asking)
+    ratio = tokens["many"] / tokens["few"]
+    record_property("tokens_many_by_few", round(ratio, 2))
+    assert 0.8 <= ratio <= 1.25
+
+
+async def test_one_who_waits_for_an_answer_is_held_up_little_by_a_job_that_takes_the_rest(
+    tmp_path: Path, record_property: Any
+) -> None:
+    """Sixteen callers of class batch; an interactive one asks for sixteen samples, four times what the engine does."""
+    own, stopping = {**SOLVE, "n": 16}, asyncio.Event()
+    settings = {"E2H_ADMISSION_MAX_TOKENS_IN_FLIGHT": "240", "E2H_ADMISSION_TENANT_SHARE": "1"}
+    with (
+        engine("generator", tmp_path / "0.log", speed=FOUR) as generator,
+        orchestrator(tmp_path / "o.log", generator, E2H_ADMISSION_BATCH_SHARE="0.18", **settings) as front,
+    ):
+        async with client_of(front) as client:
+
+            async def alone(times: int) -> list[float]:
+                seconds = []
+                for _ in range(times):
+                    began = time.monotonic()
+                    assert (await client.post("/v1/solve", json=own)).status_code == 200
+                    seconds.append(time.monotonic() - began)
+                    await asyncio.sleep(0.5)
+                return seconds
+
+            async def keep_asking() -> None:
+                while not stopping.is_set():
+                    reply = await client.post("/v1/solve", json=SOLVE, headers={"x-priority": "batch"})
+                    assert reply.status_code == 200
+
+            unloaded = await alone(5)
+            rate = 16 / statistics.median(unloaded)  # samples a second that the engine makes when it is full
+            callers = [asyncio.create_task(keep_asking()) for _ in range(16)]
+            await asyncio.sleep(1.0)
+            began, before = time.monotonic(), metric(generator, "engine_finished_total")
+            loaded = await alone(10)
+            took, done = time.monotonic() - began, metric(generator, "engine_finished_total") - before
+            stopping.set()
+            await asyncio.gather(*callers)
+    ratio = percentile(loaded, 0.95) / percentile(unloaded, 0.95)
+    share = (done - 160) / (took * rate - 160)
+    record_property("interactive_p95_by_unloaded", round(ratio, 2))
+    record_property("job_share_of_the_rest", round(share, 2))
+    assert ratio <= 1.5
+    assert share >= 0.8
 
 
 def scoring(words: int) -> dict[str, Any]:

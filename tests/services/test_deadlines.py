@@ -75,7 +75,7 @@ async def test_when_the_budget_ends_before_anything_is_scored_it_says_so() -> No
     generator, verifier = FakeGenerator(TEXTS), FakeVerifier(hold=asyncio.Event())
     with pytest.raises(DeadlineExceeded):
         await solve(generator, verifier, request(), seconds=BUDGET_S)
-    assert await eventually(lambda: verifier.cancelled == 4)
+    assert await eventually(lambda: verifier.cancelled == len(verifier.requests) > 0)
 
 
 async def test_a_majority_needs_samples_and_no_scores() -> None:
@@ -140,7 +140,7 @@ async def test_a_service_that_hears_of_the_budget_gets_what_is_left_of_it() -> N
         client = HttpVerifier(upstream("verifier", address.url, connect_timeout_s=2, read_timeout_s=20))
         await solve(FakeGenerator(TEXTS), client, request(), seconds=30)
         await client.close()
-    assert len(seen) == 4
+    assert 1 <= len(seen) <= 4
     assert all(20 < left < 30 - 0.2 for left in seen)  # less what the vote needs
 
 

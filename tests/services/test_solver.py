@@ -123,13 +123,43 @@ async def test_scoring_begins_before_sampling_ends() -> None:
     assert response.usage.verifier_tokens == 2 * TOKENS_OF_A_SOLUTION
 
 
-async def test_samples_are_scored_at_the_same_time() -> None:
+async def test_samples_are_scored_at_the_same_time_and_those_that_come_meanwhile_in_one_request() -> None:
+    coming = [asyncio.Event() for _ in range(4)]
+    texts = [solution("42", f"good {place}") for place in range(5)]
+    generator = FakeGenerator(texts, holds=dict(zip(range(1, 5), coming, strict=True)))
     verifier = FakeVerifier(score_of, hold=asyncio.Event())
-    solving = asyncio.create_task(solve(FakeGenerator([GOOD, BAD, OTHER]), verifier, request(3)))
-    assert await eventually(lambda: len(verifier.requests) == 3)
+    solving = asyncio.create_task(solve(generator, verifier, request(5)))
+    assert await eventually(lambda: len(verifier.requests) == 1)  # the first goes at once
+    coming[0].set()
+    assert await eventually(lambda: len(verifier.requests) == 2)  # and the second beside it
+    for event in coming[1:]:
+        event.set()
+    assert await eventually(lambda: generator.delivered == 5)
+    assert len(verifier.requests) == 2
     assert verifier.hold is not None
     verifier.hold.set()
-    assert (await solving).answer == "42"
+    response = await solving
+    assert [len(each.solutions) for each in verifier.requests] == [1, 1, 3]
+    assert [given.text for each in verifier.requests for given in each.solutions] == texts
+    assert [c.score is not None for c in response.candidates] == [True] * 5
+
+
+async def test_a_request_for_scores_is_bounded() -> None:
+    verifier = FakeVerifier(score_of)
+    texts = [solution("42", f"good {place}") for place in range(100)]
+    response = await solve(FakeGenerator(texts), verifier, request(100))
+    assert max(len(each.solutions) for each in verifier.requests) <= 32
+    assert all(c.score is not None for c in response.candidates)
+    long = [solution("42", f"good {place} " + "x" * 200_000) for place in range(3)]
+    verifier = FakeVerifier(score_of)
+    await solve(FakeGenerator(long), verifier, request(3))
+    assert [len(each.solutions) for each in verifier.requests] == [1, 1, 1]
+
+
+async def test_of_samples_that_are_scored_together_one_that_cannot_be_keeps_its_error_to_itself() -> None:
+    verifier = FakeVerifier(score_of, error_of=lambda text: ItemError(code="c", message="m") if "bad" in text else None)
+    response = await solve(FakeGenerator([GOOD, BAD, OTHER]), verifier, request(3))
+    assert [c.score for c in response.candidates] == [0.75, None, 0.5]
 
 
 async def test_equal_texts_are_scored_once_and_all_vote() -> None:

@@ -10,8 +10,8 @@ from starlette.responses import Response
 from services.core.contracts import Message, SolveRequest, SolveResponse
 from services.core.contracts.chat import MODELS, ChatCompletion, ChatModel, ChatModels, ChatRequest
 from services.core.errors import InvalidRequest, ModelNotFound
+from services.core.ports import ProblemSolver
 from services.orchestrator.chat import Reply, solve_request
-from services.orchestrator.solver import Solver
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
 from services.runtime.faults import error_response
@@ -27,7 +27,7 @@ _CHAT = {
 }
 
 
-def chat_router(solver: Solver, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
+def chat_router(solver: ProblemSolver, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
     """The routes that answer with `solver`."""
     router = APIRouter(prefix="/v1", tags=["openai"])
     began = int(time.time())
@@ -73,13 +73,15 @@ def chat_router(solver: Solver, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter
     return router
 
 
-async def _answer(solver: Solver, body: ChatRequest, asked: SolveRequest, context: Sequence[Message]) -> Response:
+async def _answer(
+    solver: ProblemSolver, body: ChatRequest, asked: SolveRequest, context: Sequence[Message]
+) -> Response:
     reply = Reply(body)
     return json_response(reply.whole(await solver.solve(asked, context)))
 
 
 async def _chunks(
-    solver: Solver, body: ChatRequest, asked: SolveRequest, context: Sequence[Message]
+    solver: ProblemSolver, body: ChatRequest, asked: SolveRequest, context: Sequence[Message]
 ) -> AsyncGenerator[bytes, None]:
     reply = Reply(body)
     opened = False

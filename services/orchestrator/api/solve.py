@@ -16,8 +16,7 @@ from services.core.contracts import (
     VoteRequest,
     VoteResponse,
 )
-from services.core.ports import Grader
-from services.orchestrator.solver import Solver
+from services.core.ports import Grader, ProblemSolver
 from services.orchestrator.voting import vote
 from services.runtime.app import error_responses
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
@@ -39,7 +38,7 @@ _VOTE = {
 }
 
 
-def solve_router(solver: Solver, grader: Grader, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
+def solve_router(solver: ProblemSolver, grader: Grader, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
     """The routes that answer with `solver`, and group answers with `grader`."""
     router = APIRouter(prefix="/v1", tags=["solve"])
 
@@ -77,17 +76,17 @@ def solve_router(solver: Solver, grader: Grader, keep_alive_s: float = KEEP_ALIV
     return router
 
 
-async def _answer(solver: Solver, body: SolveRequest) -> Response:
+async def _answer(solver: ProblemSolver, body: SolveRequest) -> Response:
     return json_response(await solver.solve(body))
 
 
-async def _events(solver: Solver, body: SolveRequest) -> AsyncGenerator[bytes, None]:
+async def _events(solver: ProblemSolver, body: SolveRequest) -> AsyncGenerator[bytes, None]:
     async with aclosing(solver.events(body)) as events:
         async for event in events:
             yield encode_event(_EVENTS[type(event)], event)
 
 
-async def _aggregation(solver: Solver, body: VoteRequest) -> Aggregation:
+async def _aggregation(solver: ProblemSolver, body: VoteRequest) -> Aggregation:
     """The one asked for; else the verifier's, as /v1/solve does, where there are step scores to aggregate."""
     if body.aggregation is not None:
         return body.aggregation
