@@ -1,11 +1,11 @@
-"""What must hold after a soak. Pure: from what was recorded to a list of sentences, one for each thing that is broken."""
+"""What must hold after a soak. Pure: from what was recorded to sentences, one for each thing that is broken."""
 
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-# A broken connection is allowed to a request that was under way while the orchestrator was killed or stopped.
+# A broken connection is allowed to a request that was under way while the orchestrator was down.
 BROKEN, LEFT = "broken", "left"
 ALLOWED = {"200", "429", "503", "504", LEFT}
 # Growth from the first quarter of a life to its last that is noise: allocators, connections of pools, threads of pools.
@@ -52,7 +52,7 @@ class Reading:
 
 @dataclass
 class Record:
-    """All that a soak saw. `outages` are the spans in which the orchestrator was down or stopped."""
+    """All that a soak saw. `outages` are the spans in which the orchestrator may be down."""
 
     sent: int = 0
     asked: list[Asked] = field(default_factory=list)

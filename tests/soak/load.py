@@ -12,11 +12,12 @@ import pyarrow.parquet as pq
 
 from tests.integration.job_stack import ENDED
 from tests.soak.invariants import BROKEN, LEFT, Asked, JobSeen
-from tests.soak.stack import N, TOKENS, Stack
+from tests.soak.stack import TOKENS, N, Stack
 
 _BUDGET_MS = "20000"
 _TRIES, _PAUSE_S = 4, 1.0
 _PROBLEMS = 12
+_UNKNOWN: dict[str, Any] = {"status": "unknown", "failed": 0}
 SOLVE: dict[str, Any] = {"n": N, "sampling": {"max_tokens": TOKENS}}
 
 
@@ -106,7 +107,7 @@ class Jobs:
         self._thread.start()
 
     def stop(self) -> None:
-        """The job that runs has ended, or half of forever has passed."""
+        """The job that runs has ended, or was waited for long enough."""
         self._ending.set()
         self._thread.join()
 
@@ -129,7 +130,7 @@ class Jobs:
         return None
 
     def _await(self, job: str, names: tuple[str, ...], poison: tuple[str, ...], within_s: float = 180) -> JobSeen:
-        deadline, seen = self._stack.now() + within_s, {"status": "unknown", "failed": 0}
+        deadline, seen = self._stack.now() + within_s, _UNKNOWN
         while self._stack.now() < deadline and seen["status"] not in ENDED:
             reply = self._ask("GET", f"/{job}")
             if reply is not None and reply.status_code in (200, 404):

@@ -176,7 +176,6 @@ class Stack:
 
     def _read(self) -> None:
         for member in self.members:
-            # The first seconds of a life are its start.
             if (reading := member.reading(self.now())) and member.code() is None:
                 self.record.readings.setdefault(member.life, []).append(reading)
 
