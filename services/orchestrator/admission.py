@@ -162,7 +162,7 @@ class FairSolver:
     async def events(self, request: SolveRequest, context: Sequence[Message] = ()) -> AsyncGenerator[SolveEvent, None]:
         each = request.sampling.max_tokens
         async with (
-            self._admission.entered(request.n * each) as room,
+            self._admission.entered(request.most_candidates * each) as room,
             aclosing(self._solver.events(request, context)) as events,
         ):
             async for event in events:
