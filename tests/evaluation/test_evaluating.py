@@ -126,12 +126,12 @@ async def test_what_was_kept_is_not_made_again_and_the_table_is_the_same(tmp_pat
     cut = ResultsStore(str(tmp_path / "cut"))
     with pytest.raises(UpstreamContract):  # ends in the middle, as a kill would
         await evaluate(cut, Dying(TEXTS, alive=5), concurrency=2)
-    kept = cut.parts()
-    assert 3 <= len(kept) < len(ALL)
+    kept = cut.parts()  # a part that was being written may still come
     already, done = await evaluate(cut, broken, concurrency=4)
-    assert {item.name for item in already} == kept
+    assert kept <= {item.name for item in already}
+    assert 1 <= len(already) < len(ALL)
     assert sorted([*already, *done]) == ALL
-    assert len(broken.requests) == len(ALL) - len(kept)
+    assert len(broken.requests) == len(done)
     assert (tmp_path / "cut/samples.parquet").read_bytes() == (tmp_path / "whole/samples.parquet").read_bytes()
 
 

@@ -93,13 +93,13 @@ def test_a_lossless_stop_gives_the_answer_of_the_full_run(three: Stack, strategy
 
 def test_a_confident_vote_stops_the_engine(three: Stack) -> None:
     before, ended = cancelled(three.generator.url), metric(three.generator.url, SAMPLES)
-    # Twice as many as the engine decodes at once: half of them have not begun when the first half has come.
-    stopped = solve(three.orchestrator.url, strategy="majority", early_stop="confident", n=512)
+    # Four times as many as the engine decodes at once: most have not begun when the first have come.
+    stopped = solve(three.orchestrator.url, strategy="majority", early_stop="confident", n=1024)
     assert stopped.stopped_early
-    assert stopped.used < 512
-    assert eventually(lambda: metric(three.generator.url, SAMPLES) - ended == 512)
+    assert stopped.used < 1024
+    assert eventually(lambda: metric(three.generator.url, SAMPLES) - ended == 1024)
     # Some may have ended by themselves and were on their way when the vote was decided.
-    assert 0 < cancelled(three.generator.url) - before <= 512 - len(stopped.candidates)
+    assert 0 < cancelled(three.generator.url) - before <= 1024 - len(stopped.candidates)
     assert eventually(lambda: metric(three.generator.url, "e2h_generator_samples_running") == 0)
 
 
