@@ -41,6 +41,9 @@ class JobWorker:
         self._queue = ItemQueue(settings.redis_url, settings, self._handle)
         self._rooms = Rooms(settings.concurrency)
         self._held: set[asyncio.Task[Outcome]] = set()
+        self._no_lone = asyncio.Event()  # cleared while an item that was delivered before is here
+        self._no_lone.set()
+        self._claiming = asyncio.Lock()
         self._told_lost: str | None = None
         self._sweeping: asyncio.Task[None] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -154,10 +157,23 @@ class JobWorker:
 
     async def _deliver(self, job: str, item: str) -> None:
         token = secrets.token_hex(8)
-        delivery = await self._store.claim(job, item, token)
-        if delivery is None:
-            return
-        work = asyncio.create_task(self._run(job, item, token, alone=delivery > 1))
+        # What is held counts a delivery when its worker ends, whether or not it had begun. So one by one, and none
+        # while an item is here that was delivered before, and may be what ended its worker.
+        async with self._claiming:
+            await self._no_lone.wait()
+            delivery = await self._store.claim(job, item, token)
+            alone = delivery is not None and delivery > 1
+            if alone:
+                self._no_lone.clear()
+        try:
+            if delivery is not None:
+                await self._hold(job, item, token, alone=alone)
+        finally:
+            if alone:
+                self._no_lone.set()
+
+    async def _hold(self, job: str, item: str, token: str, *, alone: bool) -> None:
+        work = asyncio.create_task(self._run(job, item, token, alone=alone))
         self._held.add(work)
         self._metrics.held.set(len(self._held))
         keeping = asyncio.create_task(self._keep(job, item, token, work))
