@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from fastapi import APIRouter
 from pydantic import SecretStr
 
@@ -17,6 +18,7 @@ from services.core.errors import RateLimited, Unauthorized
 from services.orchestrator.clients.generator import HttpGenerator
 from services.orchestrator.clients.transport import upstream
 from services.orchestrator.clients.verifier import HttpVerifier
+from services.runtime import middleware
 from services.runtime.app import Lifecycle
 from services.runtime.auth import FailedAttempts, KeyRing, is_loopback, reason_not_to_serve, scope_of
 from services.runtime.keys import Scope, change_keys, new_key
@@ -181,7 +183,16 @@ async def test_a_broken_file_leaves_the_last_keys_and_says_so(door: Gate) -> Non
     assert (await door.ask("/ready", method="GET")).json["degraded"] == []
 
 
-async def test_a_log_names_the_tenant_and_masks_every_key(door: Gate, capsys: pytest.CaptureFixture[str]) -> None:
+async def test_a_log_names_the_tenant_and_masks_every_key(
+    door: Gate, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A logger of its own: an earlier test of this process may have configured the one that the module holds.
+    chain: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.LogfmtRenderer(),
+    ]
+    told = structlog.wrap_logger(structlog.PrintLogger(), processors=chain, wrapper_class=structlog.BoundLogger)
+    monkeypatch.setattr(middleware, "_log", told)
     key = door.key("solve")
     await door.admits(SOLVE, key)
     await door.ask(f"/{key}", f"Bearer {key}", method="GET")
