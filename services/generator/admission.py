@@ -13,9 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 from services.core.contracts import Completion, GenerateDone, GenerateRequest, ModelInfo
 from services.core.errors import Overloaded
 from services.core.ports import Generator
-
-# The weight of the newest sample in the pace that predicts waits.
-_NEWEST = 0.05
+from services.runtime.pace import Pace
 
 
 class BoundedGenerator:
@@ -33,7 +31,7 @@ class BoundedGenerator:
         self._clock = clock
         self._reserved = 0
         self._released_at = 0.0
-        self._tokens, self._seconds = 0.0, 0.0  # of a release, and since the one before it: moving averages
+        self._pace = Pace()
         self._gauge = Gauge("e2h_generator_reserved_tokens", "Most that admitted requests may make", registry=registry)
         self._refused = Counter("e2h_generator_refused_total", "Requests refused for want of room", registry=registry)
 
@@ -52,31 +50,26 @@ class BoundedGenerator:
                 async for event in events:
                     if isinstance(event, Completion):
                         left -= each
-                        self._learn(each)
                         self._release(each)
                     yield event
         finally:
-            self._release(left)
+            self._count(-left)
 
     def _reserve(self, tokens: int) -> None:
         # With nothing reserved anything is taken: what is larger than the bound could never be served otherwise.
         if self._reserved and self._reserved + tokens > self._max_tokens:
             self._refused.inc()
             excess = self._reserved + tokens - self._max_tokens
-            pace = self._tokens / self._seconds if self._seconds > 0 else self._max_tokens
-            raise Overloaded("the generator's queue is full", retry_after_s=excess / max(pace, 1e-9))
+            wait = self._pace.seconds(excess) or excess / self._max_tokens
+            raise Overloaded("the generator's queue is full", retry_after_s=wait)
         if not self._reserved:
             self._released_at = self._clock()  # an idle time is no pace
         self._count(tokens)
 
-    def _learn(self, tokens: int) -> None:
-        now = self._clock()
-        newest = _NEWEST if self._seconds else 1.0
-        self._tokens += newest * (tokens - self._tokens)
-        self._seconds += newest * (now - self._released_at - self._seconds)
-        self._released_at = now
-
     def _release(self, tokens: int) -> None:
+        now = self._clock()
+        self._pace.learn(tokens, now - self._released_at)
+        self._released_at = now
         self._count(-tokens)
 
     def _count(self, change: int) -> None:

@@ -11,32 +11,14 @@ from contextlib import aclosing, asynccontextmanager
 
 from services.core.aggregation import Aggregation
 from services.core.contracts import CandidateEvent, Message, SolveEvent, SolveRequest, SolveResponse
-from services.core.errors import DeadlineExceeded, InternalError, Overloaded
+from services.core.errors import DeadlineExceeded, Overloaded
 from services.core.ports import ProblemSolver
+from services.orchestrator.answering import answer_of
 from services.orchestrator.metrics import AdmissionMetrics
 from services.orchestrator.settings import MOST_WAITING, AdmissionSettings
 from services.orchestrator.turns import Turns, Waiting
 from services.runtime import context
-
-# The weight of the newest release in the pace that predicts waits.
-_NEWEST = 0.05
-
-
-class Pace:
-    """How fast tokens in flight have gone of late: moving averages over releases, idle times left out."""
-
-    def __init__(self) -> None:
-        self._tokens, self._seconds = 0.0, 0.0
-
-    def learn(self, tokens: int, seconds: float) -> None:
-        """So many went, so long after the ones before them."""
-        newest = _NEWEST if self._seconds else 1.0
-        self._tokens += newest * (tokens - self._tokens)
-        self._seconds += newest * (seconds - self._seconds)
-
-    def seconds(self, tokens: int) -> float:
-        """What so many will take; 0 while nothing is known, as nobody is refused for a guess."""
-        return tokens * self._seconds / self._tokens if self._tokens else 0.0
+from services.runtime.pace import Pace
 
 
 class Admission:
@@ -171,11 +153,7 @@ class FairSolver:
                 yield event
 
     async def solve(self, request: SolveRequest, context: Sequence[Message] = ()) -> SolveResponse:
-        async with aclosing(self.events(request, context)) as events:
-            async for event in events:
-                if isinstance(event, SolveResponse):
-                    return event
-        raise InternalError("internal error; the log has the request id")
+        return await answer_of(self.events(request, context))
 
     async def default_aggregation(self) -> Aggregation:
         return await self._solver.default_aggregation()

@@ -1,17 +1,29 @@
 """From a finished run and its vote to the response. Pure translation."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import aclosing
 
 from services.core.contracts import (
     ModelPair,
     SolveCandidate,
     SolveClass,
+    SolveEvent,
     SolveResponse,
     SolveTimings,
     SolveUsage,
 )
+from services.core.errors import InternalError
 from services.core.voting import AnswerClass, Selection
 from services.orchestrator.run import Run, Sample
+
+
+async def answer_of(events: AsyncGenerator[SolveEvent, None]) -> SolveResponse:
+    """The last event of a solve, whose others are left out; leaving it closes them."""
+    async with aclosing(events):
+        async for event in events:
+            if isinstance(event, SolveResponse):
+                return event
+    raise InternalError("internal error; the log has the request id")
 
 
 def build_response(run: Run, selection: Selection, correct: bool | None, response_id: str) -> SolveResponse:

@@ -21,12 +21,12 @@ from services.core.contracts import (
     VoteEvent,
 )
 from services.core.equivalence import Mode
-from services.core.errors import DeadlineExceeded, InternalError, InvalidRequest, Overloaded, UpstreamContract
+from services.core.errors import DeadlineExceeded, InvalidRequest, Overloaded, UpstreamContract
 from services.core.ports import Generator, Grader, Verifier
 from services.core.steps import split_steps
 from services.core.stopping import may_stop
 from services.core.voting import Selection, select
-from services.orchestrator.answering import build_response
+from services.orchestrator.answering import answer_of, build_response
 from services.orchestrator.metrics import SolveMetrics
 from services.orchestrator.run import Run, Sample
 from services.orchestrator.scoring import MOST_REQUESTS, score_request, taken
@@ -83,11 +83,7 @@ class Solver:
 
     async def solve(self, request: SolveRequest, context: Sequence[Message] = ()) -> SolveResponse:
         """The last of the `events`."""
-        async with aclosing(self.events(request, context)) as events:
-            async for event in events:
-                if isinstance(event, SolveResponse):
-                    return event
-        raise InternalError("internal error; the log has the request id")
+        return await answer_of(self.events(request, context))
 
     async def default_aggregation(self) -> Aggregation:
         """The aggregation of the verifier's family."""
