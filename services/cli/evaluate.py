@@ -6,18 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import TimeRemainingColumn
 
 from services.cli.backends import Backends, Chosen, started
 from services.cli.faults import told_faults
+from services.cli.progress import progress
 from services.core.contracts import (
     DatasetSource,
     EvaluationPlan,
@@ -97,14 +90,14 @@ class _Work:
 
     async def run(self, chosen: Chosen) -> None:
         """Load or find the models, make what is missing, under a progress bar."""
-        with _progress() as progress:
-            loading = progress.add_task("loading models", total=None)
+        with progress(TimeRemainingColumn()) as shown:
+            loading = shown.add_task("loading models", total=None)
             async with started(chosen) as backends:
-                progress.remove_task(loading)
-                bar = progress.add_task("samples", total=len(self.problems) * self.plan.n)
+                shown.remove_task(loading)
+                bar = shown.add_task("samples", total=len(self.problems) * self.plan.n)
 
                 def count(item: Item) -> None:
-                    progress.advance(bar, item.count)
+                    shown.advance(bar, item.count)
 
                 context.set_priority("batch")
                 runner = ItemRunner(backends.generator, backends.verifier, backends.grader, self.plan)
@@ -120,15 +113,3 @@ class _Work:
             generator=(await backends.generator.info()).id,
             verifier=None if backends.verifier is None else ServedVerifier.of(await backends.verifier.info()),
         )
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<14}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        console=Console(stderr=True),
-    )

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from services.cli.faults import told_faults
+from services.cli.progress import progress
 from services.cli.remote import post
 from services.cli.render import show_solve
 from services.cli.settings import generator_settings, verifier_settings
@@ -97,11 +98,11 @@ async def _solve_here(request: SolveRequest, generator: str | None, verifier: st
 
     everything = AllInOne(generator_settings(generator), verifier_settings(verifier))
     try:
-        with _progress() as progress:
-            loading = progress.add_task("loading models", total=None)
+        with progress(transient=True) as shown:
+            loading = shown.add_task("loading models", total=None)
             await everything.start()
-            progress.remove_task(loading)
-            return await _follow(everything.solver, request, _Bars(progress, request))
+            shown.remove_task(loading)
+            return await _follow(everything.solver, request, _Bars(shown, request))
     finally:
         await everything.close()
 
@@ -129,15 +130,3 @@ class _Bars:
             self._progress.advance(self._sampled)
         elif isinstance(event, ScoreEvent) and self._scored is not None:
             self._progress.advance(self._scored)
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:<14}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    )
