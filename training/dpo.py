@@ -19,18 +19,16 @@ from trl.trainer.dpo_trainer import DPOTrainer
 
 from services.core.contracts import NonBlank, Problem
 from services.core.contracts.base import Wire
-from services.core.seeds import derive_seed
 from training.data.files import rows
 from training.data.own import write_jsonl
 from training.data.sources import problems
-from training.policy.iterations import IteratedRecipe, run_iterations
-from training.policy.scored import Judge, Scored, sample_and_score
+from training.policy.iterations import IteratedRecipe, run_iterations, sampled
+from training.policy.scored import Judge, Scored
 from training.recipes.commands import recipe_parser, run_command
 from training.recipes.config import ConfigError, Recipe, load_recipe
 from training.recipes.fitting import JsonlLog, fit, training_arguments
 from training.recipes.loading import load_causal, load_causal_for_sampling, load_tokenizer, merged, save_model
 from training.recipes.writing import SolutionEncoder
-from training.sampling.backends import sampler_of
 
 _PAIRS = "pairs.jsonl"
 
@@ -78,9 +76,7 @@ def train_dpo(recipe: DpoRecipe) -> Path:
     def once(iteration: int, model: str, folder: Path) -> tuple[Path, dict[str, Any]]:
         file = folder / _PAIRS
         if not file.exists():
-            sampler = sampler_of(recipe.sampling, model, recipe.run)
-            seed = derive_seed(recipe.run.seed, iteration)
-            groups = sample_and_score(sampler, judge, chosen, recipe.sampling, seed)
+            groups = sampled(recipe, judge, chosen, model, iteration)
             found = [pair for group in groups for pair in pairs_of(group, recipe.margin, recipe.pairs)]
             if not found:
                 raise ConfigError("margin: no two samples of a problem are so far apart")

@@ -15,15 +15,13 @@ from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
 from services.core.answers import extract_answer
-from services.core.seeds import derive_seed
 from training.data.own import write_jsonl
 from training.data.records import Demonstration
 from training.data.sources import FileSource, demonstrations, problems
-from training.policy.iterations import IteratedRecipe, run_iterations
-from training.policy.scored import Judge, Scored, sample_and_score
+from training.policy.iterations import IteratedRecipe, run_iterations, sampled
+from training.policy.scored import Judge, Scored
 from training.recipes.commands import recipe_parser, run_command
 from training.recipes.config import ConfigError, Share, load_recipe
-from training.sampling.backends import sampler_of
 from training.sft import SftRecipe, train_on
 
 _KEPT = "kept.jsonl"
@@ -64,9 +62,7 @@ def train_rest(recipe: RestRecipe) -> Path:
     def once(iteration: int, model: str, folder: Path) -> tuple[Path, dict[str, Any]]:
         file = folder / _KEPT
         if not file.exists():
-            sampler = sampler_of(recipe.sampling, model, recipe.run)
-            seed = derive_seed(recipe.run.seed, iteration)
-            groups = sample_and_score(sampler, judge, chosen, recipe.sampling, seed)
+            groups = sampled(recipe, judge, chosen, model, iteration)
             best = [one for group in groups for one in kept(group, recipe.threshold, recipe.top)]
             if not best:
                 raise ConfigError("threshold: no sample is scored as high")

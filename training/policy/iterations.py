@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from services.core.contracts import EvaluationProblem
+from services.core.seeds import derive_seed
 from training.data.sources import Source
-from training.policy.scored import VerifierPart
+from training.policy.scored import Judge, Scored, VerifierPart, sample_and_score
 from training.recipes.config import ConfigError, Recipe
-from training.sampling.backends import SamplingPart
+from training.sampling.backends import SamplingPart, sampler_of
 
 GENERATOR = "generator"
 _DONE = "done.json"
@@ -35,6 +37,14 @@ class IteratedRecipe(Recipe):
                 "sampling", "a service over http keeps its model: one iteration, or vllm or local"
             )
         return self
+
+
+def sampled(
+    recipe: IteratedRecipe, judge: Judge, problems: Sequence[EvaluationProblem], model: str, iteration: int
+) -> list[list[Scored]]:
+    """What `model` samples in this iteration, scored: a group a problem, in order."""
+    sampler = sampler_of(recipe.sampling, model, recipe.run)
+    return sample_and_score(sampler, judge, problems, recipe.sampling, derive_seed(recipe.run.seed, iteration))
 
 
 def run_iterations(recipe: IteratedRecipe, train_once: Callable[[int, str, Path], tuple[Path, dict[str, Any]]]) -> Path:
