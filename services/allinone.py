@@ -52,6 +52,7 @@ class AllInOne:
         self.fair = FairSolver(self.solver, admission)
         copies = load_settings(EvaluationSettings).data_dir
         self.jobs = Jobs(jobs or load_settings(JobSettings), self.generator, self.verifier, copies)
+        # Jobs bound themselves, and are not to take the room of those who wait for an answer.
         self.worker: JobWorker | None = None
         if jobs is not None:
             self.worker = build_worker(jobs, self.generator, self.verifier, self.grader, self.registry)

@@ -61,17 +61,7 @@ def all_in_one_app(
 ) -> FastAPI:
     """Every route behind one port, with metrics in one registry."""
     registry = CollectorRegistry()
-    grader = InlineGrader()
-    solver = Solver(generator, verifier, grader, SolveMetrics(registry))
-    routers = [
-        solve_router(solver, grader),
-        chat_router(solver),
-        grade_router(grader),
-        scoring_router(verifier),
-        rerank_router(verifier),
-        generate_router(generator),
-        *more,
-    ]
+    routers = [*_orchestrator_routers(generator, verifier, registry), generate_router(generator), *more]
     return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 
 
@@ -83,16 +73,20 @@ def orchestrator_app(
 ) -> FastAPI:
     """The routes of the orchestrator's process, around any ports."""
     registry = registry or CollectorRegistry()
+    routers = _orchestrator_routers(generator, verifier, registry)
+    return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
+
+
+def _orchestrator_routers(generator: Generator, verifier: Verifier, registry: CollectorRegistry) -> list[APIRouter]:
     grader = InlineGrader()
     solver = Solver(generator, verifier, grader, SolveMetrics(registry))
-    routers = [
+    return [
         solve_router(solver, grader),
         chat_router(solver),
         grade_router(grader),
         scoring_router(verifier),
         rerank_router(verifier),
     ]
-    return serving_app(routers, Lifecycle(checks=[generator.ready, verifier.ready]), registry, settings)
 
 
 class _Server(uvicorn.Server):

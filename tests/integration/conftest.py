@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -54,3 +55,16 @@ def vllm_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Process]:
     log = tmp_path_factory.mktemp("vllm") / "log"
     with running(arguments, log, port, ready="/health", **settings) as server:
         yield server
+
+
+@pytest.fixture
+def over_vllm(three: Stack, vllm_server: Process, tmp_path: Path) -> Iterator[Process]:
+    """An orchestrator whose samples come from that server."""
+    environment = {
+        "E2H_ORCHESTRATOR_OPENAI_BASE_URL": f"{vllm_server.url}/v1",
+        "E2H_ORCHESTRATOR_OPENAI_MODEL": "models/generator",
+        "E2H_ORCHESTRATOR_OPENAI_STYLE": "easy-to-hard",
+        "E2H_ORCHESTRATOR_VERIFIER_URL": three.verifier.url,
+    }
+    with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
+        yield orchestrator

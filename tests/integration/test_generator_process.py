@@ -123,18 +123,9 @@ def test_any_chat_model_serves_by_path(tmp_path: Path) -> None:
     assert answer["usage"]["prompt_tokens"] > short["usage"]["prompt_tokens"]
 
 
-def test_an_existing_vllm_server_samples_in_place_of_our_generator(
-    three: Stack, vllm_server: Process, tmp_path: Path
-) -> None:
-    environment = {
-        "E2H_ORCHESTRATOR_OPENAI_BASE_URL": f"{vllm_server.url}/v1",
-        "E2H_ORCHESTRATOR_OPENAI_MODEL": "models/generator",
-        "E2H_ORCHESTRATOR_OPENAI_STYLE": "easy-to-hard",
-        "E2H_ORCHESTRATOR_VERIFIER_URL": three.verifier.url,
-    }
-    with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
-        body = {"problem": PROBLEM.question, "n": 8, "sampling": {"temperature": 1.0, "max_tokens": 120, "seed": 1}}
-        response = httpx2.post(f"{orchestrator.url}/v1/solve", json=body, timeout=120)
+def test_an_existing_vllm_server_samples_in_place_of_our_generator(over_vllm: Process) -> None:
+    body = {"problem": PROBLEM.question, "n": 8, "sampling": {"temperature": 1.0, "max_tokens": 120, "seed": 1}}
+    response = httpx2.post(f"{over_vllm.url}/v1/solve", json=body, timeout=120)
     assert response.status_code == 200, response.text
     solved = response.json()
     assert solved["model"] == {"generator": "models/generator", "verifier": "models/verifier"}

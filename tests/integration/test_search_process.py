@@ -1,7 +1,6 @@
 """Step-level search through real processes: real vLLM, the real reward model, real HTTP, the demo pair."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx2
@@ -11,7 +10,7 @@ from services.core.aggregation import aggregate
 from services.core.contracts import SolveResponse
 from services.core.steps import split_steps
 from tests.integration.conftest import Stack
-from tests.integration.processes import Process, service
+from tests.integration.processes import Process
 from training.lab.domain import make_problem
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
@@ -61,17 +60,8 @@ def test_each_step_costs_the_verifier_its_new_tokens_only(three: Stack, strategy
     assert usage.verifier_tokens_computed < 1.5 * usage.completion_tokens + 200
 
 
-def test_a_search_over_any_vllm_server_goes_through_the_header_of_the_answer(
-    three: Stack, vllm_server: Process, tmp_path: Path
-) -> None:
-    environment = {
-        "E2H_ORCHESTRATOR_OPENAI_BASE_URL": f"{vllm_server.url}/v1",
-        "E2H_ORCHESTRATOR_OPENAI_MODEL": "models/generator",
-        "E2H_ORCHESTRATOR_OPENAI_STYLE": "easy-to-hard",
-        "E2H_ORCHESTRATOR_VERIFIER_URL": three.verifier.url,
-    }
-    with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
-        response = solve(orchestrator.url, "dvts", search={"beam_width": 2, "expand": 2})
+def test_a_search_over_any_vllm_server_goes_through_the_header_of_the_answer(over_vllm: Process) -> None:
+    response = solve(over_vllm.url, "dvts", search={"beam_width": 2, "expand": 2})
     assert response.answer is not None
     assert "\n\n# Answer\n\n" in (response.solution or "")
 
