@@ -18,6 +18,7 @@ from services.orchestrator.jobs.service import Jobs, lines_of
 from services.runtime.app import error_responses
 from services.runtime.auth import caller_of
 from services.runtime.bodies import describe_body, json_response, read_body, while_connected
+from services.runtime.idempotency import PARAMETER, key_of
 from services.runtime.sse import KEEP_ALIVE_S, STREAMED, EventStream, encode_event, guarded, kept_alive
 
 _JOB_ID = re.compile(r"job-[0-9a-f]{32}")
@@ -38,7 +39,7 @@ def jobs_router(jobs: Jobs, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
         status_code=202,
         response_model=Job,
         responses={200: {"model": Job}, **error_responses(400, 404, 413, 415, 422, 429, 503)},
-        openapi_extra=describe_body(JobRequest, _JOB),
+        openapi_extra=describe_body(JobRequest, _JOB) | {"parameters": [PARAMETER]},
     )
     async def submit(request: Request) -> Response:
         """Sample and score a data set in the background: 202 once the job is kept on disk.
@@ -46,8 +47,7 @@ def jobs_router(jobs: Jobs, keep_alive_s: float = KEEP_ALIVE_S) -> APIRouter:
         With an `Idempotency-Key`, the same body again answers 200 and the same job for a day.
         """
         body = await read_body(request, JobRequest)
-        key = request.headers.get("idempotency-key")
-        job, new = await jobs.submit(body, _tenant(request), key)
+        job, new = await jobs.submit(body, _tenant(request), key_of(request))
         response = json_response(job)
         response.status_code = 202 if new else 200
         return response

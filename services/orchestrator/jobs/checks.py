@@ -1,4 +1,4 @@
-"""What a schema cannot check of a job's request: where data sets may be read, ids, keys. Knows no redis."""
+"""What a schema cannot check of a job's request: where data sets may be read, ids. Knows no redis."""
 
 from services.core.contracts import DatasetSource
 from services.core.errors import InvalidEventId, InvalidRequest
@@ -6,7 +6,6 @@ from services.orchestrator.evaluation.sources import BUILT_IN, LAB
 from services.orchestrator.jobs.settings import JobSettings
 
 _BY_NAME = (*BUILT_IN, LAB)
-_MAX_KEY_CHARS = 255
 _MAX_EVENT_ID_DIGITS = 20
 
 
@@ -31,12 +30,6 @@ def allowed(source: DatasetSource, settings: JobSettings) -> DatasetSource:
             code="dataset_not_allowed",
         )
     return source
-
-
-def check_key(key: str | None) -> None:
-    """Raises `InvalidRequest` for an idempotency key that is none."""
-    if key is not None and not (0 < len(key) <= _MAX_KEY_CHARS and key.isascii() and key.isprintable()):
-        raise InvalidRequest(f"the key is 1 to {_MAX_KEY_CHARS} printable ASCII characters", param="idempotency-key")
 
 
 def checked_event_id(text: str) -> str:

@@ -34,7 +34,7 @@ from services.orchestrator.evaluation.findings import Report
 from services.orchestrator.evaluation.items import digest_of, items_a_problem
 from services.orchestrator.evaluation.sources import load_problems, shown_name
 from services.orchestrator.evaluation.store import ResultsStore, SampledProblem
-from services.orchestrator.jobs.checks import allowed, check_key, checked_event_id, event_order
+from services.orchestrator.jobs.checks import allowed, checked_event_id, event_order
 from services.orchestrator.jobs.fields import NewJob
 from services.orchestrator.jobs.results import discard, no_room, place_of
 from services.orchestrator.jobs.settings import JobSettings
@@ -80,7 +80,6 @@ class Jobs:
         `UpstreamUnavailable`; nothing of the job is then kept.
         """
         store = self._kept()
-        check_key(key)
         digest = hashlib.sha256(request.model_dump_json().encode()).hexdigest()
         earlier = await store.known(tenant, key)
         if earlier is None:
