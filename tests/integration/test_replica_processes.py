@@ -157,9 +157,10 @@ def test_samples_of_a_generator_that_is_killed_are_made_by_another(three: Stack,
             "E2H_ORCHESTRATOR_VERIFIER_URL": three.verifier.url,
         }
         with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
-            # A problem whose home is the second replica, and samples enough to be amid them for a while.
+            # A problem whose home is the second replica, and twice as many samples as it decodes at once: when the
+            # first have come, half have not begun.
             problem = next(p.question for p in PROBLEMS if choose({0: 0, 1: 0}, p.question, 0, Random()) == 1)
-            body = {"problem": problem, "n": 256, "sampling": {"temperature": 1.0, "max_tokens": 200, "seed": 5}}
+            body = {"problem": problem, "n": 512, "sampling": {"temperature": 1.0, "max_tokens": 200, "seed": 5}}
             with ThreadPoolExecutor(1) as pool:
                 solving = pool.submit(httpx2.post, f"{orchestrator.url}/v1/solve", json=body, timeout=300)
                 until(lambda: finished(second) >= 3)
@@ -171,9 +172,9 @@ def test_samples_of_a_generator_that_is_killed_are_made_by_another(three: Stack,
     assert response.status_code == 200, response.text
     solved = response.json()
     assert solved["partial"] is False
-    assert [(c["index"], c["seed"]) for c in solved["candidates"]] == [(i, derive_seed(5, i)) for i in range(256)]
+    assert [(c["index"], c["seed"]) for c in solved["candidates"]] == [(i, derive_seed(5, i)) for i in range(512)]
     (remade,) = (line for line in metrics.splitlines() if line.startswith("e2h_samples_remade_total "))
-    assert 0 < float(remade.rsplit(" ", 1)[1]) <= 253
+    assert 0 < float(remade.rsplit(" ", 1)[1]) <= 509
     assert ready["status"] == "ready"
     assert len(ready["degraded"]) == 1
 
