@@ -26,8 +26,18 @@ TOTAL = 80
 def start(report: Path, *options: str, **environment: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "services.cli.main", "eval", *PLAN, "--report", str(report), *options]
     return subprocess.Popen(
-        command, cwd=ROOT, env={**os.environ, **environment}, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=_as_at_a_terminal,
     )
+
+
+def _as_at_a_terminal() -> None:
+    """A shell that runs the tests in its background has interrupts ignored, and so would what is started here."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def finish(process: subprocess.Popen[bytes]) -> str:
