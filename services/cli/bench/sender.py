@@ -1,8 +1,8 @@
-"""The process that sends: `python -m services.cli.bench.sender SHARE SHARES`, started by `senders.py`.
+"""The process that sends: `python -m services.cli.bench.sender SHARE SHARES FILE`, started by `senders.py`.
 
 It reads a `Plan` from its standard input, says `ready`, reads the moment at which to begin (`time.monotonic`, one clock
-for all processes of a machine), sends its share of the requests, and writes a list of `Sample`. It does nothing else,
-no progress, no statistics, no plot, and no answer holds up what is due next.
+for all processes of a machine), sends its share of the requests, and writes a list of `Sample` to FILE, an open file's
+number. It does nothing else, no progress, no statistics, no plot, and no answer holds up what is due next.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ Exchange = Callable[[bytes, float], Awaitable[Sample]]
 
 def main() -> int:
     """Returns the exit code."""
-    share, shares = int(sys.argv[1]), int(sys.argv[2])
+    share, shares, place = map(int, sys.argv[1:])
     plan = Plan.model_validate_json(sys.stdin.buffer.readline())
     _allow_connections()
     make = plan.load.bodies(plan.seed)
@@ -33,8 +33,8 @@ def main() -> int:
     sys.stdout.buffer.flush()
     begin = float(sys.stdin.buffer.readline())
     samples = uvloop.run(_send(plan, make, begin, share, shares))
-    sys.stdout.buffer.write(encode_samples(samples))
-    sys.stdout.buffer.flush()
+    with open(place, "wb") as file:  # noqa: PTH123 - it has a number, no path
+        file.write(encode_samples(samples))
     return 0
 
 

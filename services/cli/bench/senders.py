@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -41,10 +42,19 @@ class _Sender:
     """One process, ended with the block."""
 
     def __init__(self, share: int, senders: int) -> None:
-        command = [sys.executable, "-m", "services.cli.bench.sender", str(share), str(senders)]
+        # Samples come back by a file: of some hundred kilobytes through a pipe, the end was lost once in a hundred runs
+        # on a busy machine, although the sender had written all of it and ended well.
+        self._samples = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
+        place = self._samples.fileno()
+        command = [sys.executable, "-m", "services.cli.bench.sender", str(share), str(senders), str(place)]
         # A session of its own: Ctrl-C is for the person's command, which ends this one.
         self._process = subprocess.Popen(  # noqa: S603 - our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            pass_fds=[place],
+            start_new_session=True,
         )
 
     def __enter__(self) -> "_Sender":
@@ -54,6 +64,7 @@ class _Sender:
         if self._process.poll() is None:
             self._process.kill()
         self._process.communicate()
+        self._samples.close()
 
     def tell(self, line: bytes) -> None:
         if self._process.stdin is None:
@@ -70,14 +81,20 @@ class _Sender:
 
     def result(self, within_s: float) -> Sequence[Sample]:
         try:
-            content, _ = self._process.communicate(timeout=within_s)
-            if self._process.returncode != 0:
-                raise self._death()
-            return decode_samples(content)
+            _, said = self._process.communicate(timeout=within_s)
         except subprocess.TimeoutExpired:
             raise InternalError("the sender did not end in time") from None
-        except ValidationError:
-            raise InternalError("the sender wrote no samples") from None
+        if self._process.returncode != 0:
+            raise self._death()
+        self._samples.seek(0)
+        content = self._samples.read()
+        try:
+            return decode_samples(content)
+        except ValidationError as error:
+            fault = error.errors(include_url=False, include_input=False)[0]["msg"]
+            raise InternalError(
+                f"the sender wrote {len(content)} bytes that are no samples ({fault}) and said {said[-500:]!r}"
+            ) from None
 
     def _death(self) -> InternalError:
         return InternalError(f"the process that sends the load ended with code {self._process.wait(10)}")
