@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from services.cli.settings import generator_settings, verifier_settings
 from services.core.errors import InvalidRequest
 from services.core.ports import Generator, Grader, Verifier
+from services.orchestrator.evaluation.stored import StoredSamples
 from services.orchestrator.grading import GradingMetrics, GradingPool, GradingSettings
 from services.orchestrator.settings import OrchestratorSettings
 from services.orchestrator.upstreams import Upstreams
@@ -17,7 +18,7 @@ from services.runtime.settings import load_settings
 
 @dataclass(frozen=True)
 class Chosen:
-    """What the command line said: a model for this process, or the address of a server."""
+    """What the command line said: a model for this process, or the address of a server; or samples that are there."""
 
     generator: str | None = None
     generator_url: str | None = None
@@ -26,6 +27,7 @@ class Chosen:
     verifier: str | None = None
     verifier_url: str | None = None
     no_verifier: bool = False
+    samples: StoredSamples | None = None
 
     def __post_init__(self) -> None:
         """Raises `InvalidRequest` when two of them contradict each other."""
@@ -74,7 +76,7 @@ async def started(chosen: Chosen) -> AsyncIterator[Backends]:
         stack.push_async_callback(upstreams.close)
         # The small model first, so that a broken one is told in seconds.
         verifier = await _verifier(chosen, upstreams, registry, stack)
-        generator = upstreams.generator if chosen._remote_generator else await _engine(chosen, registry, stack)
+        generator = await _generator(chosen, upstreams, registry, stack)
         yield Backends(generator, verifier, grader)
 
 
@@ -94,6 +96,14 @@ async def _verifier(
     await local.start()
     stack.push_async_callback(local.close)
     return local
+
+
+async def _generator(
+    chosen: Chosen, upstreams: Upstreams, registry: CollectorRegistry, stack: AsyncExitStack
+) -> Generator:
+    if chosen.samples is not None:
+        return chosen.samples
+    return upstreams.generator if chosen._remote_generator else await _engine(chosen, registry, stack)
 
 
 async def _engine(chosen: Chosen, registry: CollectorRegistry, stack: AsyncExitStack) -> Generator:

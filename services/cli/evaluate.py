@@ -26,6 +26,7 @@ from services.orchestrator.evaluation.running import ItemRunner
 from services.orchestrator.evaluation.settings import EvaluationSettings
 from services.orchestrator.evaluation.sources import load_problems, shown_name
 from services.orchestrator.evaluation.store import ResultsStore
+from services.orchestrator.evaluation.stored import StoredSamples
 from services.runtime import context
 from services.runtime.logs import configure_logging
 from services.runtime.settings import RuntimeSettings, load_settings
@@ -35,7 +36,7 @@ from services.runtime.settings import RuntimeSettings, load_settings
 class EvalRequest:
     """What the command line said, unchecked."""
 
-    dataset: str
+    dataset: str | None
     split: str | None
     limit: int | None
     columns: Sequence[str]
@@ -43,6 +44,7 @@ class EvalRequest:
     sampling: Mapping[str, Any]
     report: str
     concurrency: int
+    samples_from: str | None
     backends: Mapping[str, Any]
 
     def source(self) -> DatasetSource:
@@ -50,7 +52,7 @@ class EvalRequest:
         pairs = [pair.partition("=") for pair in self.columns]
         if not all(mark and column for _, mark, column in pairs):
             raise InvalidRequest("write --column as FIELD=COLUMN, as in problem=prompt")
-        is_file = self.dataset.endswith((".jsonl", ".parquet"))
+        is_file = self.dataset is not None and self.dataset.endswith((".jsonl", ".parquet"))
         return DatasetSource.model_validate(
             {
                 "path" if is_file else "name": self.dataset,
@@ -65,12 +67,9 @@ def run_eval(asked: EvalRequest) -> int:
     """Evaluate, write the report, print its table. Returns the exit code."""
     with told_faults():
         configure_logging(RuntimeSettings(log_level="WARNING", log_format="console"))
-        chosen, source = Chosen(**asked.backends), asked.source()
-        plan = EvaluationPlan(**asked.plan, sampling=SolveSampling(**asked.sampling))
-        problems = load_problems(source, load_settings(EvaluationSettings).data_dir)
-        work = _Work(plan, shown_name(source), problems, ResultsStore(asked.report), asked.concurrency)
+        work = _work(asked)
         try:
-            asyncio.run(work.run(chosen))
+            asyncio.run(work.run())
         except KeyboardInterrupt:
             Console(stderr=True).print("what was sampled is kept; the same command goes on from there")
             raise
@@ -82,17 +81,18 @@ def run_eval(asked: EvalRequest) -> int:
 
 @dataclass(frozen=True)
 class _Work:
+    chosen: Chosen
     plan: EvaluationPlan
     dataset: str
     problems: Sequence[EvaluationProblem]
     store: ResultsStore
     concurrency: int
 
-    async def run(self, chosen: Chosen) -> None:
+    async def run(self) -> None:
         """Load or find the models, make what is missing, under a progress bar."""
         with progress(TimeRemainingColumn()) as shown:
             loading = shown.add_task("loading models", total=None)
-            async with started(chosen) as backends:
+            async with started(self.chosen) as backends:
                 shown.remove_task(loading)
                 bar = shown.add_task("samples", total=len(self.problems) * self.plan.n)
 
@@ -113,3 +113,16 @@ class _Work:
             generator=(await backends.generator.info()).id,
             verifier=None if backends.verifier is None else ServedVerifier.of(await backends.verifier.info()),
         )
+
+
+def _work(asked: EvalRequest) -> _Work:
+    """What to do. Raises `InvalidRequest`, `NotFound` and what `load_problems` raises."""
+    store = ResultsStore(asked.report)
+    if asked.samples_from is not None:
+        kept = StoredSamples(ResultsStore(asked.samples_from))
+        chosen = Chosen(**asked.backends, samples=kept)
+        return _Work(chosen, kept.manifest.plan, kept.manifest.dataset, kept.problems, store, asked.concurrency)
+    source = asked.source()
+    plan = EvaluationPlan(**asked.plan, sampling=SolveSampling(**asked.sampling))
+    problems = load_problems(source, load_settings(EvaluationSettings).data_dir)
+    return _Work(Chosen(**asked.backends), plan, shown_name(source), problems, store, asked.concurrency)

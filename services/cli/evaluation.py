@@ -1,5 +1,6 @@
 """`e2h eval`, `e2h report`, `e2h process-bench`: their options. What they do is in the modules beside this one."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -10,13 +11,25 @@ from services.core.seeds import MAX_SEED
 
 app = typer.Typer()
 
+# What is settled once there are samples.
+_SAMPLING = (
+    *("dataset", "split", "limit", "column", "n", "chunk", "seed", "temperature", "top_p", "max_tokens"),
+    *("generator", "generator_url", "openai_url", "openai_model"),
+)
+
 
 @app.command("eval")
 def evaluate(
-    dataset: Annotated[
-        str, typer.Option(help="lab, math500, gsm8k, OWNER/NAME of the hub, or a path or URL of .jsonl or .parquet.")
-    ],
+    context: typer.Context,
     report: Annotated[str, typer.Option(metavar="DIR|URL", help="Where samples and report are kept, and found again.")],
+    dataset: Annotated[
+        str | None,
+        typer.Option(help="lab, math500, gsm8k, OWNER/NAME of the hub, or a path or URL of .jsonl or .parquet."),
+    ] = None,
+    samples_from: Annotated[
+        str | None,
+        typer.Option(metavar="DIR|URL", help="Score the samples that another evaluation keeps, instead of sampling."),
+    ] = None,
     n: Annotated[int, typer.Option("--n", "-n", min=1, max=MAX_SAMPLES, help="Samples of each problem.")] = 64,
     limit: Annotated[
         int | None, typer.Option(min=1, help="So many problems, taken from the levels in turn.  [default: all]")
@@ -57,6 +70,10 @@ def evaluate(
     """
     from services.cli.evaluate import EvalRequest, run_eval
 
+    if samples_from is not None:
+        _refuse(context, _SAMPLING, "--samples-from tells the data set, the plan and the generator")
+    elif dataset is None:
+        raise typer.BadParameter("say what to evaluate on: --dataset, or --samples-from")
     asked = EvalRequest(
         dataset=dataset,
         split=split,
@@ -66,6 +83,7 @@ def evaluate(
         sampling={"temperature": temperature, "top_p": top_p, "max_tokens": max_tokens},
         report=report,
         concurrency=concurrency,
+        samples_from=samples_from,
         backends={
             "generator": generator,
             "generator_url": generator_url,
@@ -114,3 +132,14 @@ def process_bench(
     from services.cli.process_bench import run_process_bench
 
     raise typer.Exit(run_process_bench(file, verifier, url, threshold, tune_on, as_json))
+
+
+def _refuse(context: typer.Context, names: Sequence[str], why: str) -> None:
+    """Options that would be ignored are not taken."""
+    given = [
+        name
+        for name in names
+        if (source := context.get_parameter_source(name)) is not None and source.name == "COMMANDLINE"
+    ]
+    if given:
+        raise typer.BadParameter(f"{why}: leave out --{given[0].replace('_', '-')}")

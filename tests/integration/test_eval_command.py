@@ -100,6 +100,24 @@ def test_the_report_tells_levels_rules_and_intervals_and_can_be_made_again(three
     assert json.loads(report)
 
 
+def test_kept_samples_are_scored_again_and_not_sampled_again(three: Stack, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    finish(start(first, *over(three)))
+    before = sampled(three.generator)
+    url = ["--verifier-url", three.verifier.url]
+    again = [sys.executable, "-m", "services.cli.main", "eval", "--samples-from", str(first), "--report", str(second)]
+    done = subprocess.run([*again, *url], cwd=ROOT, capture_output=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    assert sampled(three.generator) == before
+    assert [row["completions"] for row in rows(second)] == [row["completions"] for row in rows(first)]
+    assert all(
+        scores for row in rows(second) for scores, text in zip(row["scores"], row["completions"], strict=True) if text
+    )
+    refused = subprocess.run([*again, *url, "--n", "4"], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert b"leave out --n" in refused.stderr
+
+
 def test_a_model_behind_any_vllm_server_is_evaluated_with_the_same_command(
     three: Stack, vllm_server: Process, tmp_path: Path
 ) -> None:
