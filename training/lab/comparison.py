@@ -1,9 +1,11 @@
-"""How the verifier's first new layer starts: as the generator's own logit of every result. No training loop.
+"""How the verifier's new layers start: the first as the generator's own logit of every result. No training loop.
 
 A judge needs to compare what is written with what the model expected. Both are there below the new layers:
 the token's embedding at the token, the expectation one token earlier. ``look_back`` brings the expectation to
 the token, ``multiply`` forms the product of the two, which is the token's logit; training goes on from there.
-From blank layers the comparison was not found within minutes (see docs/decisions/0005-lab-domain.md).
+From blank layers the comparison was not found within minutes (see docs/decisions/0005-lab-domain.md). The second
+carries it to where scores are read. A third is free: its heads begin by looking everywhere alike, so that the end of a
+solution can gather what its steps say; with heads that look a fixed way back the outcome stayed at chance.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from torch import Tensor
 from transformers import LlamaForCausalLM
 
 LOOK_BACK = 6.0  # with it a head puts 99 % of its weight on one token
+LOOKING_BACK = 2  # new layers whose heads start so; those after them are free
 WRITE = 1.5  # how strongly the expectation is written beside what is there
 DIRECTIONS = 24  # of the numbers' embeddings; more do not fit beside what a layer holds already
 RIDGE = 1e-3
@@ -25,8 +28,11 @@ RIDGE = 1e-3
 def start_comparison(model: LlamaForCausalLM, old_layers: int, batch: dict[str, Tensor]) -> None:
     """Set the layers from ``old_layers`` on; ``batch`` (a packed batch) is read for what tokens look like inside."""
     layers: Any = model.model.layers
-    for layer in layers[old_layers:]:
-        look_back(layer.self_attn, model.config)
+    for place, layer in enumerate(layers[old_layers:]):
+        if place < LOOKING_BACK:
+            look_back(layer.self_attn, model.config)
+        else:
+            look_everywhere(layer.self_attn)
         layer.mlp.down_proj.weight.normal_(std=0.02)
     first = layers[old_layers]
     used = model.model.embed_tokens.weight[batch["input_ids"][_results(batch)].unique()]
@@ -55,6 +61,12 @@ def look_back(attention: Any, config: Any) -> None:
         turn = (head + 1) * angles
         attention.q_proj.bias[rows] = LOOK_BACK * torch.cat([used * turn.cos(), -used * turn.sin()])
         attention.k_proj.bias[rows] = LOOK_BACK * torch.cat([used, torch.zeros(half)])
+    attention.o_proj.weight.normal_(std=0.06)
+
+
+def look_everywhere(attention: Any) -> None:
+    """Start the heads with equal weights on all that they may see."""
+    attention.q_proj.weight.zero_()
     attention.o_proj.weight.normal_(std=0.06)
 
 

@@ -23,11 +23,16 @@ SCALE = 0.3  # of the learning rates: it continues from a trained model
 
 
 def train_control(
-    generator: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, *, seed: int, steps: int = STEPS
+    generator: LlamaForCausalLM,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    seed: int,
+    steps: int = STEPS,
+    problems: int = reward.PROBLEMS,
 ) -> LlamaForCausalLM:
     """A copy of the generator, fine-tuned on right solutions of the verifier's training problems."""
-    problems = easy_problems(reward.PROBLEMS, reward.PROBLEM_SEED)
-    return train_generator(tokenizer, problems, seed=seed, steps=steps, start=copy.deepcopy(generator), scale=SCALE)
+    asked = easy_problems(problems, reward.PROBLEM_SEED)
+    return train_generator(tokenizer, asked, seed=seed, steps=steps, start=copy.deepcopy(generator), scale=SCALE)
 
 
 def main() -> None:

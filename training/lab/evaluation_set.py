@@ -16,9 +16,9 @@ from training.lab.report import EVALUATION_SEED, held_out
 PROBLEMS_A_LEVEL = 200
 
 
-def lines() -> Iterator[str]:
-    """One JSON object a problem, levels in order."""
-    for problem in held_out(LEVELS, PROBLEMS_A_LEVEL, EVALUATION_SEED):
+def lines(count: int = PROBLEMS_A_LEVEL, seed: int = EVALUATION_SEED) -> Iterator[str]:
+    """One JSON object a problem, levels in order, ``count`` of each."""
+    for problem in held_out(LEVELS, count, seed):
         row = {
             "id": problem.identifier,
             "problem": problem.question,

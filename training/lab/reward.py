@@ -1,8 +1,8 @@
-"""Training the verifier on judged solutions of easy problems: OPRM, or PRM or ORM alone. No problem above level 3.
+"""Training the verifier on judged solutions: OPRM, or PRM or ORM alone. By itself it reads no problem above level 3.
 
     python -m training.lab.reward --generator GENERATOR --out OUT [--kind oprm|prm|orm]
 
-The verifier starts from the generator with two layers more. Its data: the generator's own samples at two
+The verifier starts from the generator with three layers more. Its data: the generator's own samples at two
 temperatures, and right solutions with errors put in (``corrupt``). The loss: binary cross-entropy on the step
 and outcome labels, and a language-model loss on right steps, which teaches it what a right result is.
 """
@@ -36,8 +36,7 @@ KINDS = ("oprm", "prm", "orm")
 PROBLEM_SEED = 2_000_000
 PROBLEMS = 8000
 SAMPLED = 2500  # of them with the generator's own samples: sampling costs more than training
-STEPS = 2000
-MORE_STEPS = 2000  # the second stage: the learning rates decay once more
+STEPS = (2000, 2000)  # of each stage: the learning rates decay once more in the second
 BATCH = 5  # problems; each brings OWN + CORRUPTED solutions
 OWN = 4
 CORRUPTED = 4
@@ -46,8 +45,7 @@ TEMPERATURES = (1.0, 1.3)
 SAMPLES = 2  # a problem and a temperature
 MAX_NEW_TOKENS = 64  # an easy solution takes at most 44
 SCORE_SCALE = 0.2
-RATE = 1.5e-3
-MORE_RATE = 1e-3
+RATES = (1.5e-3, 1e-3)
 TRAINED_RATE = 2e-4  # of the layers that come from the generator
 EXAMPLES = 60  # problems that show the comparison's start what tokens look like inside
 OUTCOME_WEIGHT = 1.0
@@ -103,21 +101,29 @@ class Material:
     own: tuple[JudgedSolution, ...]
 
 
-def gather(generator: LlamaForCausalLM, encoder: Encoder, problems: Sequence[Problem], seed: int) -> list[Material]:
-    """Sample solutions of the first ``SAMPLED`` problems at every temperature and judge them."""
-    sampled = problems[:SAMPLED]
+def gather(
+    generator: LlamaForCausalLM,
+    encoder: Encoder,
+    problems: Sequence[Problem],
+    seed: int,
+    *,
+    sampled: int = SAMPLED,
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> list[Material]:
+    """Sample solutions of the first ``sampled`` problems at every temperature and judge them."""
+    asked = problems[:sampled]
     texts: list[list[str]] = [[] for _ in problems]
     for offset, temperature in enumerate(TEMPERATURES):
         groups = sample(
             generator,
             encoder.tokenizer,
-            [problem.question for problem in sampled],
+            [problem.question for problem in asked],
             SAMPLES,
             temperature=temperature,
-            max_new_tokens=MAX_NEW_TOKENS,
+            max_new_tokens=max_new_tokens,
             seed=seed + offset,
         )
-        for own, group in zip(texts[: len(sampled)], groups, strict=True):
+        for own, group in zip(texts[: len(asked)], groups, strict=True):
             own += group
     return [
         Material(problem, tuple(encoder.judge(problem, text) for text in dict.fromkeys(own)))
@@ -151,16 +157,16 @@ def train_judge(
     materials: Sequence[Material],
     *,
     seed: int,
-    steps: int = STEPS,
+    steps: Sequence[int] = STEPS,
     kind: str = "oprm",
 ) -> Judge:
-    """The trained judge, from the generator with two layers more."""
+    """The trained judge, from the generator with three layers more; ``steps`` of one stage or two."""
     torch.manual_seed(seed)
     trunk = deepen(generator, encoder.tokenizer, seed)
     old = generator.config.num_hidden_layers
     start_comparison(trunk, old, next(judge_batches(encoder, materials, seed, EXAMPLES)))
     judge = Judge(trunk, kind)
-    for stage, (rate, count) in enumerate(((RATE, steps), (MORE_RATE, MORE_STEPS))):
+    for stage, (rate, count) in enumerate(zip(RATES, steps, strict=False)):
         optimizer = two_speeds(judge, fresh_names(judge, old), rate, TRAINED_RATE)
         fit(judge, functools.partial(judge_batches, encoder, materials, seed + stage), count, optimizer)
     return judge.eval()
@@ -186,7 +192,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kind", choices=KINDS, default="oprm")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--steps", type=int, nargs="+", default=STEPS, help="batches of each stage, two at most")
     parser.add_argument("--problems", type=int, default=PROBLEMS)
     options = parser.parse_args()
     generator, tokenizer = load_generator(options.generator)

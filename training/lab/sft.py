@@ -120,17 +120,23 @@ def train_generator(
     return model
 
 
-def both_stages(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """The lab's generator."""
-    first = train_generator(tokenizer, easy_problems(DEMONSTRATIONS, DEMONSTRATION_SEED), seed=seed)
-    return second_stage(first, tokenizer, seed)
-
-
-def second_stage(model: LlamaForCausalLM, tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """Go on with more demonstrations."""
-    problems = easy_problems(MORE_DEMONSTRATIONS, MORE_DEMONSTRATION_SEED)
+def both_stages(
+    tokenizer: PreTrainedTokenizerFast,
+    seed: int,
+    *,
+    demonstrations: int = DEMONSTRATIONS,
+    steps: int = STEPS,
+    more_demonstrations: int = MORE_DEMONSTRATIONS,
+    more_steps: int = MORE_STEPS,
+    start: LlamaForCausalLM | None = None,
+) -> LlamaForCausalLM:
+    """The lab's generator; ``start`` is taken for what the first stage would have made."""
+    if start is None:
+        problems = easy_problems(demonstrations, DEMONSTRATION_SEED)
+        start = train_generator(tokenizer, problems, seed=seed, steps=steps)
+    more = easy_problems(more_demonstrations, MORE_DEMONSTRATION_SEED)
     return train_generator(
-        tokenizer, problems, seed=seed + 1, steps=MORE_STEPS, start=model, per_corpus=3, scale=MORE_SCALE
+        tokenizer, more, seed=seed + 1, steps=more_steps, start=start, per_corpus=3, scale=MORE_SCALE
     )
 
 

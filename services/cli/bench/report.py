@@ -11,6 +11,7 @@ from services.cli.bench.knee import Knee
 from services.cli.bench.summary import Phase
 from services.core.contracts.base import Wire
 from services.core.errors import InvalidRequest
+from services.runtime.machine import cores, processor
 
 
 class Report(Wire):
@@ -53,18 +54,10 @@ def read_report(path: Path) -> Report:
 def describe_machine() -> dict[str, JsonValue]:
     """What sends the load, and with no `--url` answers it too: processor, cores, load before the run; no host name."""
     return {
-        "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu": processor(),
+        "cores": cores(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
     }
 
-
-def _cpu() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.processor() or platform.machine())

@@ -1,0 +1,210 @@
+"""One seed of the experiment: generator, verifiers, policies, and their evaluations, each made once and kept.
+
+A stage that was interrupted begins again; one that is finished is not run again. Each runs in this process but for
+evaluations, which are `e2h eval` with the service's own engine and verifier.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from transformers import LlamaForCausalLM
+
+from training.data.lab import lab_problems
+from training.dpo import DpoRecipe, train_dpo
+from training.experiment.plan import Experiment
+from training.lab import reward, sft
+from training.lab.control import train_control
+from training.lab.domain import EASY_LEVELS, LEVELS
+from training.lab.evaluation_set import lines
+from training.lab.examples import easy_problems
+from training.lab.golden import stamp
+from training.lab.judged import Encoder
+from training.lab.models import as_verifier, save
+from training.lab.tokenizer import build_tokenizer
+from training.ppo import PpoRecipe, train_ppo
+from training.recipes.config import load_recipe
+from training.rest import RestRecipe, train_rest
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+# The verifiers: name, kind, levels of their training problems.
+VERIFIERS = (
+    ("oprm", "oprm", EASY_LEVELS),
+    ("prm", "prm", EASY_LEVELS),
+    ("orm", "orm", EASY_LEVELS),
+    ("prm-full", "prm", LEVELS),
+)
+SAMPLED = "oprm"  # the verifier whose evaluation samples; the others score those samples
+POLICIES = ("control", "rest", "dpo", "ppo")
+PROBLEMS_FILE = "problems.jsonl"
+FULL_SEED = 6_000_000
+LONGEST_EASY, LONGEST = 64, 140  # tokens: a solution of ten steps takes some 110
+RECORD = "stages.jsonl"
+_Materials = tuple[LlamaForCausalLM, Encoder, list[reward.Material]]
+
+
+def write_problems(experiment: Experiment, out: Path) -> Path:
+    """The evaluation's problems, which no other part of the project draws."""
+    file = out / PROBLEMS_FILE
+    found = lines(experiment.evaluation.problems_a_level, experiment.evaluation.seed)
+    file.write_text("\n".join(found) + "\n", encoding="utf-8")
+    return file
+
+
+class SeedRun:
+    """The stages of one seed, under a folder of its own."""
+
+    def __init__(self, experiment: Experiment, seed: int, out: Path) -> None:
+        self._experiment = experiment
+        self._seed = seed
+        self._problems = out / PROBLEMS_FILE
+        self.folder = out / f"seed-{seed}"
+        self._gathered: dict[tuple[int, ...], _Materials] = {}
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def run(self) -> None:
+        """All of them, in order. Raises what the recipes raise, and `RuntimeError` for an evaluation that failed."""
+        self._once("generator", self._generator)
+        for name, kind, levels in VERIFIERS:
+            self._once(name, partial(self._verifier, kind, levels))
+        self._once("control", self._control)
+        self._once("rest", self._rest)
+        self._once("dpo", self._dpo)
+        self._once("ppo", self._ppo)
+        self._evaluations()
+
+    def _evaluations(self) -> None:
+        plan = self._experiment.evaluation
+        fresh = ["--dataset", str(self._problems), "--seed", str(self._seed), "--max-tokens", str(LONGEST)]
+        sampled = [*fresh, "--n", str(plan.n), "--generator", str(self.folder / "generator")]
+        self._evaluate(SAMPLED, SAMPLED, sampled)
+        for name, *_ in VERIFIERS:
+            if name != SAMPLED:
+                self._evaluate(name, name, ["--samples-from", str(self.folder / f"eval-{SAMPLED}")])
+        for policy in POLICIES:
+            self._evaluate(
+                policy, SAMPLED, [*fresh, "--n", str(plan.policy_n), "--generator", str(self._policy(policy))]
+            )
+
+    def _evaluate(self, name: str, verifier: str, options: Sequence[str]) -> None:
+        report = self.folder / f"eval-{name}"
+        command = [sys.executable, "-m", "services.cli.main", "eval", *options, "--report", str(report)]
+
+        def evaluate(_: Path) -> None:
+            made = subprocess.run(  # noqa: S603 - our own command line
+                [*command, "--verifier", str(self.folder / verifier)],
+                env={**os.environ, "E2H_GENERATOR_CPU_KV_CACHE_GIB": "1"},
+                capture_output=True,
+                check=False,
+            )
+            if made.returncode != 0:
+                raise RuntimeError(f"the evaluation of {name} failed: {made.stderr.decode()[-2000:]}")
+
+        self._once(f"eval-{name}", evaluate, keep=True)
+
+    def _policy(self, name: str) -> Path:
+        return self.folder / name if name == "control" else self.folder / name / "generator"
+
+    def _once(self, name: str, make: Callable[[Path], None], *, keep: bool = False) -> None:
+        """Make `folder/name` unless an earlier run finished it; `keep` goes on from what is there."""
+        record = self.folder / RECORD
+        done = [json.loads(line)["stage"] for line in record.read_text().splitlines()] if record.exists() else []
+        if name in done:
+            return
+        if not keep:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        began, spent = time.monotonic(), _processor_s()
+        make(self.folder / name)
+        told = {
+            "stage": name,
+            "wall_s": round(time.monotonic() - began, 1),
+            "processor_s": round(_processor_s() - spent, 1),
+            "peak_gib": round(_peak_gib(), 2),
+        }
+        with record.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
+
+    def _generator(self, folder: Path) -> None:
+        plan = self._experiment.generator.model_dump()
+        start, tokenizer = plan.pop("start"), build_tokenizer()
+        first = None if start is None else reward.load_generator(Path(start))[0]
+        save(sft.both_stages(tokenizer, self._seed, start=first, **plan), tokenizer, folder)
+
+    def _verifier(self, kind: str, levels: tuple[int, ...], folder: Path) -> None:
+        generator, encoder, materials = self._materials(levels)
+        steps = self._experiment.verifier.steps
+        judge = reward.train_judge(generator, encoder, materials, seed=self._seed, steps=steps, kind=kind)
+        save(as_verifier(judge.trunk, judge.score, encoder.tokenizer, kind), encoder.tokenizer, folder)
+        if kind == "oprm":  # golden scores are of steps and outcome both
+            stamp(folder)
+
+    def _materials(self, levels: tuple[int, ...]) -> _Materials:
+        """What the verifiers of these levels learn from, drawn once: the first of them to be made counts its cost."""
+        if levels not in self._gathered:
+            generator, tokenizer = reward.load_generator(self.folder / "generator")
+            encoder, plan, easy = Encoder(tokenizer), self._experiment.verifier, levels == EASY_LEVELS
+            problems = (
+                easy_problems(plan.problems, reward.PROBLEM_SEED)
+                if easy
+                else lab_problems(levels, plan.problems, FULL_SEED)
+            )
+            longest = LONGEST_EASY if easy else LONGEST
+            found = reward.gather(
+                generator, encoder, problems, self._seed, sampled=plan.sampled, max_new_tokens=longest
+            )
+            self._gathered[levels] = generator, encoder, found
+        return self._gathered[levels]
+
+    def _control(self, folder: Path) -> None:
+        """The generator fine-tuned on the right easy solutions that the verifiers saw: SFT on easy, all of it."""
+        generator, tokenizer = reward.load_generator(self.folder / "generator")
+        experiment = self._experiment
+        trained = train_control(
+            generator,
+            tokenizer,
+            seed=self._seed,
+            steps=experiment.policy.control_steps,
+            problems=experiment.verifier.problems,
+        )
+        save(trained, tokenizer, folder)
+
+    def _rest(self, folder: Path) -> None:
+        train_rest(load_recipe(RestRecipe, CONFIGS / "lab-rest.toml", self._overrides("rest", folder)))
+
+    def _dpo(self, folder: Path) -> None:
+        train_dpo(load_recipe(DpoRecipe, CONFIGS / "lab-dpo.toml", self._overrides("dpo", folder)))
+
+    def _ppo(self, folder: Path) -> None:
+        train_ppo(load_recipe(PpoRecipe, CONFIGS / "lab-ppo.toml", self._overrides("ppo", folder)))
+
+    def _overrides(self, name: str, folder: Path) -> list[str]:
+        own: list[str] = getattr(self._experiment.policy, name)
+        return [
+            f"model.path={json.dumps(str(self.folder / 'generator'))}",
+            f"verifier.path={json.dumps(str(self.folder / SAMPLED))}",
+            f"run.out={json.dumps(str(folder))}",
+            f"run.seed={self._seed}",
+            *own,
+        ]
+
+
+def _processor_s() -> float:
+    """Of this process and its children that ended."""
+    return sum(
+        used.ru_utime + used.ru_stime
+        for used in (resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN))
+    )
+
+
+def _peak_gib() -> float:
+    """The most memory that this process held so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
