@@ -12,7 +12,6 @@ import argparse
 import json
 import os
 import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -44,14 +43,14 @@ def _experiment(options: argparse.Namespace) -> str:
     options.out.mkdir(parents=True, exist_ok=True)
     _same_plan(experiment, options.out)
     write_problems(experiment, options.out)
-    began = time.monotonic()
     _all_seeds(experiment.seeds, options)
     if options.page is None:
         return str(options.out)
     # scipy and matplotlib: seconds to import, not needed to train.
     from training.experiment.page import write_page
 
-    write_page(experiment, options.out, options.page, wall_s=time.monotonic() - began)
+    shown = f"python -m training.experiment {options.config} --page {options.page.name}"
+    write_page(experiment, options.out, options.page, command=shown)
     return str(options.page)
 
 
