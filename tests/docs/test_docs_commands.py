@@ -26,6 +26,8 @@ QUICK = [
     ("e2h", "keys"),
     ("e2h", "grade"),
     ("e2h", "report"),
+    ("e2h", "process-bench"),
+    ("e2h", "verifier", "inspect", "models/verifier"),
     ("python", "-m", "training.lab.problem"),
     ("python", "-m", "training.memory"),
     ("python3", "deploy/docker/make_secrets.py"),
