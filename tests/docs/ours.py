@@ -7,6 +7,7 @@ needs.
 import argparse
 import importlib
 import importlib.util
+import inspect
 import re
 import tomllib
 from collections.abc import Sequence
@@ -147,7 +148,7 @@ def argparse_parsed(module: ModuleType, words: Sequence[str]) -> argparse.Namesp
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(argparse.ArgumentParser, "parse_args", stop)
         try:
-            module.main(list(words))
+            module.main(*[list(words)] if inspect.signature(module.main).parameters else [])
         except _Parsed as parsed:
             return parsed.options
         except SystemExit as refused:
