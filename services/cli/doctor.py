@@ -1,6 +1,7 @@
 """`e2h doctor`: what of this machine is ready, what is not, and the command that mends it. Changes nothing."""
 
 import asyncio
+import ctypes
 import importlib.metadata
 import os
 import socket
@@ -33,6 +34,7 @@ from services.verifier.settings import VerifierSettings
 _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("wrong", "bold red")}
 _UP_PORT = {"orchestrator": " (e2h up: --port)"}
 _PROBE_TIMEOUT_S = 0.5
+_NUMA = "libnuma.so.1"
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,9 @@ def examine(generator: GeneratorSettings, verifier: VerifierSettings) -> Iterato
     yield _python()
     yield _package("torch", "make venv")
     yield _vllm()
-    yield _gpu()
+    gpu = _gpu()
+    yield gpu
+    yield from _cpu_engine(gpu)
     yield from _variables()
     yield _model("generator model", generator.model, _generator_detail)
     yield _model("verifier model", verifier.model, _verifier_detail, IMPLEMENTED)
@@ -111,6 +115,19 @@ def _gpu() -> Finding:
     free, total = torch.cuda.mem_get_info()
     gib = 2**30
     return Finding("GPU", "ok", f"{torch.cuda.get_device_name()}, {free / gib:.0f} of {total / gib:.0f} GiB free")
+
+
+def _cpu_engine(gpu: Finding, library: str = _NUMA) -> Iterator[Finding]:
+    """Without a GPU, what vLLM's CPU wheel is linked with: it starts without it, and fails when its worker does."""
+    if gpu.state == "ok":
+        return
+    try:
+        ctypes.CDLL(library)
+    except OSError:
+        mend = "apt-get install libnuma1 (Debian, Ubuntu), or dnf install numactl-libs (Fedora, RHEL)"
+        yield Finding(library, "wrong", "cannot be loaded; vLLM on a CPU needs it", mend)
+    else:
+        yield Finding(library, "ok", "can be loaded (vLLM on a CPU needs it)")
 
 
 def _variables() -> Iterator[Finding]:

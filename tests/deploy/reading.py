@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import pytest
 import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,12 +36,14 @@ def compose(path: str = "docker-compose.yml") -> dict[str, Any]:
 
 
 def module(path: str) -> ModuleType:
-    """A script of deploy/ as a module."""
+    """A script of deploy/ as a module; modules beside it are found, as when it is run."""
     spec = importlib.util.spec_from_file_location(Path(path).stem, ROOT / path)
     if spec is None or spec.loader is None:
         raise FileNotFoundError(path)
     loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str((ROOT / path).parent))
+        spec.loader.exec_module(loaded)
     return loaded
 
 

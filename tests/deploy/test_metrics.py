@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
+from services.generator.admission import BoundedGenerator
 from services.generator.metrics import GeneratorMetrics
 from services.orchestrator.grading import GradingMetrics
 from services.orchestrator.jobs.metrics import JobMetrics
-from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.metrics import AdmissionMetrics, SolveMetrics
 from services.orchestrator.routing import RoutingMetrics
 from services.runtime.app import Lifecycle, build_app
 from services.runtime.settings import RuntimeSettings
@@ -19,6 +20,7 @@ from services.verifier.cache import build_score_cache
 from services.verifier.metrics import VerifierMetrics
 from services.verifier.settings import VerifierSettings
 from tests.deploy.reading import ROOT, documents, module
+from tests.fakes import FakeGenerator
 
 GRAFANA = ROOT / "deploy/grafana/dashboards"
 MAKER = module("deploy/grafana/make_dashboards.py")
@@ -29,8 +31,17 @@ _SUFFIXES = {"counter": ("_total",), "gauge": ("",), "histogram": ("_bucket", "_
 def exported() -> dict[str, set[str]]:
     """Names of series that the services export, each with its labels. Built as their composition roots build them."""
     registry = CollectorRegistry()
-    for metrics in (GeneratorMetrics, VerifierMetrics, SolveMetrics, RoutingMetrics, GradingMetrics, JobMetrics):
+    for metrics in (
+        GeneratorMetrics,
+        VerifierMetrics,
+        SolveMetrics,
+        AdmissionMetrics,
+        RoutingMetrics,
+        GradingMetrics,
+        JobMetrics,
+    ):
         metrics(registry)
+    BoundedGenerator(FakeGenerator([]), 1, registry)
     settings = VerifierSettings(cache_url="redis://127.0.0.1:1/0")
     build_score_cache(settings, registry)
     runtime = RuntimeSettings(api_keys_file=ROOT / "no-keys.json")

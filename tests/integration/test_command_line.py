@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.integration.processes import ROOT, Process, free_port, service
 from tests.tiny import edit_config, save_verifier
@@ -64,6 +65,7 @@ def test_doctor_names_what_is_wrong_and_the_mend(monkeypatch: pytest.MonkeyPatch
     good = e2h("doctor")
     assert good.returncode == 0, good.stdout
     assert "models/verifier" in good.stdout.replace("\n", "")
+    assert ("libnuma.so.1" in good.stdout) != torch.cuda.is_available()
     monkeypatch.setenv("E2H_VERIFIER_MODLE", "x")
     bad = e2h("doctor", "--generator", "models/none")
     assert bad.returncode == 1
