@@ -7,7 +7,7 @@ TORCH := torch==2.13.0
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help venv demo test check format lab report clean
+.PHONY: help venv demo test check format lab report experiment experiment-smoke clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 12
@@ -46,6 +46,14 @@ lab: venv ## train the demo pair again, from a seed, into out/lab
 
 report: venv ## the table of models/README.md
 	$(BIN)/python -m training.lab.report --n 64
+
+experiment: venv ## the paper's experiment on the lab, three seeds: docs/experiment.md (hours; goes on where it stopped)
+	$(BIN)/python -m training.experiment training/configs/experiment.toml \
+	  --out $(or $(OUT),out/experiment) --page docs/experiment.md --processes $(or $(SEEDS_AT_ONCE),2)
+
+experiment-smoke: venv ## the same path in minutes, at a size that shows nothing of the claims
+	$(BIN)/python -m training.experiment training/configs/experiment-smoke.toml \
+	  --out $(or $(OUT),out/experiment-smoke) --page $(or $(OUT),out/experiment-smoke)/experiment.md
 
 clean: ## remove .venv and caches
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache *.egg-info

@@ -21,7 +21,7 @@ class Finding:
 
     what: str
     difference: Estimate
-    seeds: tuple[float, ...]
+    seeds: tuple[float | None, ...]
     verdict: Verdict
 
 
@@ -48,6 +48,8 @@ def no_worse(found: Estimate) -> Verdict:
 
 def _finding(what: str, values: Floats, judge: Callable[[Estimate], Verdict] = above) -> Finding:
     found = pooled(values)
+    if found is None:
+        raise ValueError(f"{what}: no problem has a value")
     return Finding(what, found, by_seed(values), judge(found))
 
 

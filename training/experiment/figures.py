@@ -12,7 +12,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from training.experiment.results import BASE, GROUPS, JUDGES, MAJORITY, ORACLE, POLICY_NAMES, Results, pooled, rule_name
+from training.experiment.results import (
+    BASE,
+    GROUPS,
+    JUDGES,
+    MAJORITY,
+    ORACLE,
+    POLICY_NAMES,
+    Floats,
+    Results,
+    pooled,
+    rule_name,
+)
 
 _DPI = 110
 _COLOURS = {"PRM": "#0072B2", "OPRM": "#009E73", "ORM": "#D55E00", "PRM, levels 1-5": "#CC79A7"}
@@ -44,20 +55,12 @@ def policies_plot(results: Results) -> bytes:
     figure, axes = _figure(2)
     places = results.places("hard")
     names = [BASE, *POLICY_NAMES.values()]
-    rows: Mapping[str, Mapping[str, object]] = {"pass@1": results.single, "majority": results.majority}
+    rows: Mapping[str, Mapping[str, Floats]] = {"pass@1": results.single, "majority": results.majority}
     for panel, (title, values) in zip(axes, rows.items(), strict=True):
         for at, name in enumerate(names):
-            chosen = values[name][:, places]  # type: ignore[index]
-            found = pooled(chosen)
-            low, high = found.low or found.mean, found.high or found.mean
-            panel.errorbar(
-                100 * found.mean,
-                at,
-                xerr=[[100 * (found.mean - low)], [100 * (high - found.mean)]],
-                fmt="o",
-                color="#0072B2",
-                capsize=3,
-            )
+            chosen = values[name][:, places]
+            mean, low, high = _ends(chosen)
+            panel.errorbar(mean, at, xerr=[[mean - low], [high - mean]], fmt="o", color="#0072B2", capsize=3)
             panel.plot(100 * chosen.mean(axis=1), [at + 0.18] * len(chosen), ".", color="#666666", markersize=4)
         panel.set_title(f"hard, {title}")
         panel.set_xlabel("accuracy, %")
@@ -75,22 +78,21 @@ def _figure(panels: int) -> tuple[Figure, Sequence[Axes]]:
 def _line(
     panel: Axes, results: Results, name: str, group: str, *, colour: str, style: str, mark: str, band: bool = False
 ) -> None:
-    found = [pooled(results.vote(name, group, size)) for size in results.sizes]
+    means, lows, highs = zip(*(_ends(results.vote(name, group, size)) for size in results.sizes), strict=True)
     panel.plot(
-        results.sizes,
-        [100 * one.mean for one in found],
-        color=colour,
-        linestyle=style,
-        marker=mark,
-        markersize=4,
-        linewidth=1.3,
-        label=name,
+        results.sizes, means, color=colour, linestyle=style, marker=mark, markersize=4, linewidth=1.3, label=name
     )
     if band:
-        low, high = (
-            [100 * (end or 0.0) for end in ends] for ends in zip(*((f.low, f.high) for f in found), strict=True)
-        )
-        panel.fill_between(results.sizes, low, high, color=colour, alpha=0.12, linewidth=0)
+        panel.fill_between(results.sizes, lows, highs, color=colour, alpha=0.12, linewidth=0)
+
+
+def _ends(values: Floats) -> tuple[float, float, float]:
+    """Mean and ends of the interval, in percent."""
+    found = pooled(values)
+    if found is None:
+        raise ValueError("no problem has a value")
+    low, high = (found.mean if end is None else end for end in (found.low, found.high))
+    return 100 * found.mean, 100 * low, 100 * high
 
 
 def _png(figure: Figure) -> bytes:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from services.orchestrator.evaluation.findings import Estimate
 from services.orchestrator.evaluation.tables import percent
 from services.runtime.machine import cores, processor
 from training.experiment.claims import GATE, Claim, claims_of
@@ -57,7 +58,7 @@ def _head(experiment: Experiment, results: Results, command: str) -> Iterator[st
     yield ""
     yield from _text(
         f"Written by `{command}`: every number and verdict below is computed. {datetime.date.today().isoformat()}, "
-        f"{processor()}, {cores()} cores, no GPU; seeds {seeds}, each from random weights."
+        f"{processor()}, {cores()} cores; seeds {seeds}, each from random weights."
     )
     yield from _text(
         f"{len(results.places('easy'))} easy and {len(results.places('hard'))} hard held-out problems, the same for "
@@ -80,8 +81,7 @@ def _claims(claims: Sequence[Claim]) -> Iterator[str]:
     for claim in claims:
         yield f"| **({claim.letter})** | **{claim.says}** | | | **{claim.findings[0].verdict}** |"
         for one in claim.findings:
-            seeds = ", ".join(f"{100 * mean:+.1f}" for mean in one.seeds)
-            yield f"| | {one.what} | {percent(one.difference, sign=True)} | {seeds} | {one.verdict} |"
+            yield f"| | {one.what} | {percent(one.difference, sign=True)} | {_means(one.seeds, '+')} | {one.verdict} |"
     yield ""
 
 
@@ -112,7 +112,7 @@ def _verifiers(results: Results) -> Iterator[str]:
     yield "|---|---|---|---|---|---|"
     for judge in JUDGES:
         values = [results.auroc[judge][:, results.places(group)] for group in GROUPS]
-        passed = sum(mean >= GATE for mean in by_seed(values[0]))
+        passed = sum(mean is not None and mean >= GATE for mean in by_seed(values[0]))
         yield f"{_row(judge, values)} {passed} of {len(results.seeds)} seeds |"
     yield ""
 
@@ -141,8 +141,16 @@ def _text(paragraph: str) -> Iterator[str]:
 
 
 def _row(name: str, values: Sequence[Floats]) -> str:
-    cells = [f"{percent(pooled(one))} | {', '.join(f'{100 * mean:.1f}' for mean in by_seed(one))}" for one in values]
+    cells = [f"{_estimate(pooled(one))} | {_means(by_seed(one))}" for one in values]
     return f"| {name} | {' | '.join(cells)} |"
+
+
+def _estimate(found: Estimate | None) -> str:
+    return "-" if found is None else percent(found)
+
+
+def _means(means: Sequence[float | None], sign: str = "") -> str:
+    return ", ".join("-" if mean is None else f"{100 * mean:{sign}.1f}" for mean in means)
 
 
 def _costs(out: Path, seeds: Sequence[int]) -> Iterator[str]:

@@ -136,22 +136,27 @@ def _within(problem: ProblemArrays, how: Aggregation) -> float:
     return float("nan") if found is None else found
 
 
-def pooled(values: Floats, seed: int = 0) -> Estimate:
-    """The mean of (seeds, problems) with a 95 % interval that resamples seeds and problems both; NaN is left out.
+def pooled(values: Floats, seed: int = 0) -> Estimate | None:
+    """The mean of (seeds, problems) with a 95 % interval that resamples seeds and problems both.
 
-    The problems are the same for all seeds: a resample takes whole rows and whole columns. With few seeds the spread
-    between seeds is underestimated, as by any bootstrap of few units.
+    NaN is left out; None where nothing else is there. The problems are the same for all seeds: a resample takes whole
+    rows and whole columns. With few seeds the spread between seeds is underestimated, as by any bootstrap of few units.
     """
+    known = ~np.isnan(values)
+    if not known.any():
+        return None
     rng = np.random.default_rng(seed)
     rows, columns = values.shape
-    means = np.empty(RESAMPLES)
-    for place in range(RESAMPLES):
-        some = values[rng.integers(rows, size=rows)][:, rng.integers(columns, size=columns)]
-        means[place] = np.nanmean(some)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Estimate.of(float(np.nanmean(values)), float(low), float(high))
+    # How often each row and column is drawn: means are then quotients of two bilinear forms.
+    row_weights = rng.multinomial(rows, np.full(rows, 1 / rows), RESAMPLES).astype(np.float64)
+    column_weights = rng.multinomial(columns, np.full(columns, 1 / columns), RESAMPLES).astype(np.float64)
+    sums = ((row_weights @ np.where(known, values, 0.0)) * column_weights).sum(axis=1)
+    counts = ((row_weights @ known) * column_weights).sum(axis=1)
+    low, high = np.quantile(sums[counts > 0] / counts[counts > 0], [0.025, 0.975])
+    return Estimate.of(float(values[known].mean()), float(low), float(high))
 
 
-def by_seed(values: Floats) -> tuple[float, ...]:
-    """The mean of each seed."""
-    return tuple(float(mean) for mean in np.nanmean(values, axis=1))
+def by_seed(values: Floats) -> tuple[float | None, ...]:
+    """The mean of each seed; None where it has no value."""
+    means = (row[~np.isnan(row)] for row in values)
+    return tuple(float(row.mean()) if len(row) else None for row in means)
