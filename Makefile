@@ -34,8 +34,10 @@ check: venv ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# What starts services has the machine to itself: some of those tests compare times. The rest shares it, a thread each.
 test: check ## everything above, then the whole test suite
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not processes" -n auto --dist loadfile
+	$(BIN)/pytest -m processes
 
 format: venv ## let ruff mend what it can
 	$(BIN)/ruff format .

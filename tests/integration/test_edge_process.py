@@ -38,7 +38,7 @@ def metric(url: str, name: str) -> float:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if condition():
             return True
