@@ -21,6 +21,7 @@ from training.lab.judged import NO_LABEL, Encoder, JudgedSolution, collate_packe
 from training.lab.models import as_verifier, deepen, new_generator
 from training.lab.optim import MuonWithAdamW
 from training.lab.reward import Judge
+from training.lab.sft import both_stages
 from training.lab.tokenizer import build_tokenizer, prompt_ids, prompt_text
 
 _TOKENIZER = build_tokenizer()
@@ -142,6 +143,27 @@ def test_the_comparison_starts_new_heads_as_one_and_two_tokens_back(problem: Pro
     attentions = trunk(torch.tensor([prompt_ids(_TOKENIZER, problem.question)]), output_attentions=True).attentions[4]
     assert attentions[0, 0, 30, 29] > 0.95
     assert attentions[0, 1, 30, 28] > 0.95
+
+
+def test_the_comparison_leaves_the_last_new_layer_free_to_look_everywhere(problem: Problem) -> None:
+    encoder, _, solutions = _judged(problem, 5)
+    trunk = deepen(new_generator(_TOKENIZER, 0), _TOKENIZER, 0)
+    batch = collate_packed([encoder.pack(problem.question, solutions, 0, random.Random(0))], 0)
+    start_comparison(trunk, 4, batch)
+    trunk.set_attn_implementation("eager")
+    attentions = trunk(torch.tensor([prompt_ids(_TOKENIZER, problem.question)]), output_attentions=True).attentions[6]
+    torch.testing.assert_close(attentions[0, :, 30, :31], torch.full_like(attentions[0, :, 30, :31], 1 / 31))
+
+
+def test_a_given_start_is_taken_for_the_first_stage_and_trained_on() -> None:
+    start = new_generator(_TOKENIZER, 3)
+    before = {name: value.clone() for name, value in start.state_dict().items()}
+    found = both_stages(_TOKENIZER, 0, demonstrations=8, steps=10**9, more_demonstrations=24, more_steps=1, start=start)
+    changed = [name for name, value in found.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed
+    # One step from there, not a model of its own.
+    name = "model.embed_tokens.weight"
+    assert (found.state_dict()[name] - before[name]).abs().max() < 0.1
 
 
 def test_the_loss_can_be_driven_down_on_one_batch(problem: Problem) -> None:
