@@ -2,6 +2,8 @@
 
 import json
 import struct
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -164,3 +166,29 @@ def test_the_command_ends_with_one_line_where_there_is_nothing(
         run_report(str(tmp_path), None, 200, 0, False)
     assert ended.value.exit_code == 2
     assert capsys.readouterr().err == "error: there is no evaluation at this place [not_found]\n"
+
+
+_MANY = """
+import sys
+from services.orchestrator.evaluation.report import build_report, write_report
+from services.orchestrator.evaluation.store import ResultsStore
+
+def resident_mib():
+    return int(open("/proc/self/statm").read().split()[1]) * 4 // 1024
+
+def make(count):
+    for _ in range(count):
+        write_report(build_report(ResultsStore(sys.argv[1])), sys.argv[2])
+    return resident_mib()
+
+print(make(4), make(8))
+"""
+
+
+def test_more_reports_take_no_more_memory(tmp_path: Path) -> None:
+    """What a worker's memory rises by when it makes reports, it rises by once."""
+    made_up_store(str(tmp_path / "store"), LEVELS).finish()
+    command = [sys.executable, "-c", _MANY, str(tmp_path / "store"), str(tmp_path / "report")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=True)
+    few, many = map(int, done.stdout.split())
+    assert many - few < 40  # a figure that is kept is some 5 MiB, and 32 are drawn in between

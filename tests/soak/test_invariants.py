@@ -74,6 +74,17 @@ def test_a_step_that_is_taken_once_is_no_leak() -> None:
     assert broken(record) == []
 
 
+def test_a_worker_may_load_what_makes_reports_late_and_no_more() -> None:
+    record = sound()
+    flat = record.readings["generator-0.1"]
+    late = flat[-1].at * 0.7
+    for rise, said in ((240e3, 0), (600e3, 1)):
+        record.readings = {"worker-0.1": [dataclasses.replace(r, rss_kib=1e5 + rise * (r.at > late)) for r in flat]}
+        assert len(broken(record)) == said
+    record.readings = {"generator-0.1": [dataclasses.replace(r, rss_kib=1e5 + 240e3 * (r.at > late)) for r in flat]}
+    assert len(broken(record)) == 1
+
+
 @pytest.mark.parametrize("value", [1.0, None])
 def test_a_gauge_that_is_not_0_or_not_told_is_told(value: float | None) -> None:
     record = sound()
