@@ -7,7 +7,7 @@ from typing import Annotated
 from pydantic import Field
 
 from services.core.contracts import MAX_SAMPLES, NonBlank
-from training.recipes.config import Part, Seed
+from training.recipes.config import Part, Seed, Share
 
 Count = Annotated[int, Field(ge=1)]
 
@@ -28,12 +28,16 @@ class GeneratorPlan(Part):
 class VerifierPlan(Part):
     """Every verifier: `problems` with errors put in, the first `sampled` of them with the generator's own samples.
 
-    `steps` are the batches of each stage, two stages at most. Easy and full supervision differ in levels alone.
+    `steps` are the batches of each stage, two stages at most. Easy and full supervision differ in levels alone. A
+    verifier below `gate`, the AUROC within held-out easy problems, is trained anew from other weights, at most `tries`
+    times in all.
     """
 
     problems: Count
     sampled: Count
     steps: list[Count] = Field(min_length=1, max_length=2)
+    gate: Share = 0.85
+    tries: Count = 1
 
 
 class PolicyPlan(Part):
