@@ -17,10 +17,12 @@ from typing import Any, Literal
 
 import structlog
 from fastapi import Request
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis.exceptions import RedisError
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from services.core.errors import DeadlineExceeded, IdempotencyMismatch, InvalidRequest
 from services.runtime import context
@@ -31,7 +33,7 @@ from services.runtime.settings import RuntimeSettings
 
 _log = structlog.get_logger("e2h.idempotency")
 HEADER = "idempotency-key"
-# Where the whole of a key's answer stands in OpenAPI; merge it into a route's `openapi_extra`.
+# Merge it into the `openapi_extra` of each route that takes a key: it stands in OpenAPI, and has the answers kept.
 PARAMETER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -69,6 +71,11 @@ class _Running:
     fingerprint: str
     task: asyncio.Task[_Kept]
     waiting: int = 0
+
+
+def takes_keys(route: BaseRoute) -> bool:
+    """Whether the route says that it takes an `Idempotency-Key`."""
+    return isinstance(route, APIRoute) and PARAMETER in (route.openapi_extra or {}).get("parameters", [])
 
 
 async def once(request: Request, body: BaseModel, work: Work) -> Response:
