@@ -13,7 +13,7 @@ from services.core.errors import UpstreamUnavailable
 from services.orchestrator.evaluation.items import Item
 from services.orchestrator.jobs import leavings as module
 from services.orchestrator.jobs.leavings import Leavings
-from services.orchestrator.jobs.results import JobFiles
+from services.orchestrator.jobs.results import JobFiles, discard
 from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.jobs.store import LEAVINGS, JobStore
 from services.runtime.redis import connect
@@ -77,7 +77,7 @@ async def test_a_part_that_comes_while_another_removes_is_not_forgotten(
     await store.claim(JOB.id, "0", "zombie")
     await store.cancel(JOB.id)
     await asyncio.sleep(EXPIRED_S)
-    loop, remove = asyncio.get_running_loop(), module.discard
+    loop, remove = asyncio.get_running_loop(), discard
 
     def slowly(url: str) -> None:
         remove(url)

@@ -5,6 +5,7 @@ too, whoever wrote it.
 """
 
 import asyncio
+from typing import Any
 
 import structlog
 from redis.asyncio import Redis
@@ -56,7 +57,7 @@ class Leavings:
     async def remove_all(self) -> None:
         """Remove what nobody works on. Raises `UpstreamUnavailable` when redis does not answer."""
         with redis_faults():
-            due = await self._redis.zrange(LEAVINGS, 0, _AT_ONCE - 1)
+            due: Any = await self._redis.zrange(LEAVINGS, 0, _AT_ONCE - 1)
         for job in due:
             await self.remove(job.decode())
 
