@@ -8,6 +8,7 @@ import statistics
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import parsedate_to_datetime
 from itertools import pairwise
 
 import httpx2
@@ -24,6 +25,7 @@ PAUSE_S = 5.0
 LEASE_S = 12
 WORKERS = 10
 SWEEP_S = 0.2
+TRIES = 4  # after the first one, as a worker starts
 HOUR_S = 3600
 
 
@@ -130,22 +132,29 @@ def test_13_workers_wait_for_a_slow_redis_and_lose_nothing(stack: JobStack) -> N
 # --- 21: the clocks of hosts differ ----------------------------------------------------------------------------------
 
 
+def clock_of(url: str) -> float:
+    """What time it is there."""
+    return parsedate_to_datetime(httpx2.get(f"{url}/health", timeout=30).headers["date"]).timestamp()
+
+
 def test_21_hosts_an_hour_apart_run_each_item_once_and_make_the_same_table(stack: JobStack) -> None:
     items = problems(20)
     stack.worker()
     alone = stack.end_of(stack.submit(items))
-    stack.stop_workers()
+    stack.close()
     before, port = stack.calls(), free_port()
     arguments = ["-m", "tests.integration.other_clock", str(-HOUR_S), "services.orchestrator.__main__"]
     environment = {**stack.environment, "E2H_ORCHESTRATOR_PORT": str(port)}
     with running(arguments, stack.directory / "behind.log", port, **environment) as behind:
         workers = [stack.worker(CLOCK_AHEAD_S=str(ahead)) for ahead in (HOUR_S, -HOUR_S, 0)]
         wait_for(lambda: all(worker.serving for worker in workers))
+        clocks = [round((clock_of(url) - time.time()) / HOUR_S) for url in (behind.url, *(w.url for w in workers))]
+        assert clocks == [-1, 1, -1, 0]
         job = stack.submit(items, at=behind)
         ended = stack.end_of(job)
         seen = httpx2.get(f"{behind.url}/v1/jobs/{job}", timeout=30).json()
-        in_time = solve(behind, "in time", **{"x-request-timeout-ms": "30000"})
-        too_late = solve(behind, "too late", **{"x-request-timeout-ms": "1"})
+        in_time = solve(behind, "in-time", **{"x-request-timeout-ms": "30000"})
+        too_late = solve(behind, "too-late", **{"x-request-timeout-ms": "1"})
     assert (ended["status"], ended["items_done"], ended["failed"]) == ("completed", 40, 0)
     assert stack.table(job) == stack.table(alone["id"])
     assert {name: count for name, count in calls_of(stack, before).items() if count != 1 and "1 + 1" not in name} == {}
@@ -162,13 +171,13 @@ def test_21_hosts_an_hour_apart_run_each_item_once_and_make_the_same_table(stack
 
 def test_24_ten_workers_that_start_at_once_wait_apart_and_share_the_work(stack: JobStack) -> None:
     before = stack.calls()
-    job = stack.submit(problems(60))
+    job = stack.submit(problems(40))
     stack.redis.kill()
     with CountingDoors(WORKERS, stack.redis.port).running() as doors:
         for port in doors.ports:
             stack.worker(E2H_JOBS_REDIS_URL=f"redis://127.0.0.1:{port}/0")
-        wait_for(lambda: all(len(moments) >= 6 for moments in doors.tried))
-        tries = [list(moments) for moments in doors.tried]
+        wait_for(lambda: all(len(moments) > TRIES for moments in doors.tried))
+        tries = [moments[: TRIES + 1] for moments in doors.tried]
         stack.redis.start()
         doors.open()
         # The orchestrator finds out about the connection that it had.
@@ -178,13 +187,14 @@ def test_24_ten_workers_that_start_at_once_wait_apart_and_share_the_work(stack: 
         wait_for(lambda: all(worker.metrics()["e2h_jobs_items_held"] == 0 for worker in stack.workers))
         steady = doors.now
         stack.close()
+    shares = []
     for moments in tries:
-        pauses = [later - earlier for earlier, later in pairwise(moments)]
-        # Twice as long each time, and never shorter than half of that. The first comes as the worker starts.
-        assert all(pause >= SWEEP_S * 2**k / 2 for k, pause in enumerate(pauses)), pauses
-    # Ten times two pauses, none shorter than without jitter: one in 10^13.
-    jittered = [(m[5] - m[4]) / (SWEEP_S * 2**4) for m in tries] + [(m[4] - m[3]) / (SWEEP_S * 2**3) for m in tries]
-    assert min(jittered) < 0.9, jittered
+        for k, (earlier, later) in list(enumerate(pairwise(moments)))[2:]:
+            shares.append((later - earlier) / (SWEEP_S * 2**k))
+    # Twice as long each time: at least half of that by the worker's clock, of which ours may see less.
+    assert min(shares) > 0.25, shares
+    # Without jitter none is below 1; with it, of twenty, one is almost surely.
+    assert min(shares) < 0.9, shares
     assert max(most, opened) <= 2 * steady
-    assert (ended["status"], ended["items_done"], ended["failed"]) == ("completed", 120, 0)
+    assert (ended["status"], ended["items_done"], ended["failed"]) == ("completed", 80, 0)
     assert set(calls_of(stack, before).values()) == {1}

@@ -8,6 +8,8 @@ the variable CLOCK_AHEAD_S a worker's wall clock is so many seconds ahead of our
 import os
 import sys
 
+# What a worker imports when it ends its first job is here before it is forked.
+import services.orchestrator.evaluation.report  # noqa: F401
 from services.cli.worker import run_worker
 from tests.integration.light_worker import run_test_worker
 from tests.integration.other_clock import set_clock_ahead
