@@ -20,7 +20,7 @@ from services.core.errors import E2HError, MethodNotAllowed, NotFound
 from services.runtime.auth import OPEN_PATHS, Authentication, KeyRing, require_scopes
 from services.runtime.bodies import add_schemas, json_response
 from services.runtime.faults import error_response, log_cause
-from services.runtime.idempotency import IdempotentAnswers
+from services.runtime.idempotency import IdempotentAnswers, takes_keys
 from services.runtime.intake import BodyLimits
 from services.runtime.lag import LoopLag
 from services.runtime.limits import RateLimiter, RateLimits
@@ -79,7 +79,9 @@ def build_app(
     Raises `ValueError` for a route that no scope of an API key opens.
     """
     limiter = RateLimiter(settings, registry)
-    idempotency = IdempotentAnswers(settings, registry)
+    keyed = any(takes_keys(route) for router in routers for route in router.routes)
+    # Where no route takes a key, its redis is neither asked nor waited for.
+    idempotency = IdempotentAnswers(settings, registry) if keyed else None
     lag = LoopLag(registry)
 
     @asynccontextmanager
@@ -87,12 +89,15 @@ def build_app(
         watching = asyncio.create_task(lag.watch())
         yield
         watching.cancel()
-        await asyncio.gather(limiter.close(), idempotency.close())
+        await limiter.close()
+        if idempotency is not None:
+            await idempotency.close()
 
     app = FastAPI(title=title, version=__version__, redoc_url=None, redirect_slashes=False, lifespan=lifespan)
     app.state.keys = None if settings.api_keys_file is None else KeyRing(settings.api_keys_file)
-    app.state.idempotency = idempotency
-    lifecycle.optional = [*lifecycle.optional, idempotency.ready]
+    if idempotency is not None:
+        app.state.idempotency = idempotency
+        lifecycle.optional = [*lifecycle.optional, idempotency.ready]
     _add_layers(app, lifecycle, limiter, registry, settings)
     app.add_exception_handler(E2HError, _on_fault)
     app.add_exception_handler(HTTPException, _on_http_exception)

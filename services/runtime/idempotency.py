@@ -17,21 +17,23 @@ from typing import Any, Literal
 
 import structlog
 from fastapi import Request
+from fastapi.routing import APIRoute
 from prometheus_client import CollectorRegistry, Counter
 from pydantic import BaseModel, ConfigDict, ValidationError
 from redis.exceptions import RedisError
 from starlette.responses import Response
+from starlette.routing import BaseRoute
 
 from services.core.errors import DeadlineExceeded, IdempotencyMismatch, InvalidRequest
 from services.runtime import context
 from services.runtime.auth import caller_of
 from services.runtime.bodies import while_connected
-from services.runtime.redis import connect, trouble
+from services.runtime.redis import Presence, connect, trouble
 from services.runtime.settings import RuntimeSettings
 
 _log = structlog.get_logger("e2h.idempotency")
 HEADER = "idempotency-key"
-# Where the whole of a key's answer stands in OpenAPI; merge it into a route's `openapi_extra`.
+# Merge it into the `openapi_extra` of each route that takes a key: it stands in OpenAPI, and has the answers kept.
 PARAMETER: dict[str, Any] = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -41,7 +43,6 @@ PARAMETER: dict[str, Any] = {
 }
 _KEY = re.compile(rb"[!-~]{1,255}")
 _PREFIX = "e2h:idempotency:1:"
-_PAUSE_S = 1.0
 # What an entry takes beside its answer.
 _ENTRY_BYTES = 512
 # One answer takes no more than this part of the room.
@@ -69,6 +70,11 @@ class _Running:
     fingerprint: str
     task: asyncio.Task[_Kept]
     waiting: int = 0
+
+
+def takes_keys(route: BaseRoute) -> bool:
+    """Whether the route says that it takes an `Idempotency-Key`."""
+    return isinstance(route, APIRoute) and PARAMETER in (route.openapi_extra or {}).get("parameters", [])
 
 
 async def once(request: Request, body: BaseModel, work: Work) -> Response:
@@ -112,7 +118,7 @@ class IdempotentAnswers:
         self._bytes = 0
         self._running: dict[str, _Running] = {}
         self._redis = None if settings.redis_url is None else connect(settings.redis_url, timeout_s=self._timeout_s)
-        self._paused_until = 0.0
+        self._presence = None if self._redis is None else Presence(self._redis, self._timeout_s)
         self._requests = Counter(
             "e2h_idempotent_requests_total",
             "Requests with a key: executed, joined (waited for the same one), replayed, mismatch",
@@ -146,7 +152,8 @@ class IdempotentAnswers:
         return None if reason is None else "idempotency: redis does not answer; each process knows its own answers"
 
     async def close(self) -> None:
-        if self._redis is not None:
+        if self._redis is not None and self._presence is not None:
+            await self._presence.close()
             await self._redis.aclose()
             await self._redis.connection_pool.disconnect()
 
@@ -208,8 +215,8 @@ class IdempotentAnswers:
             return None
 
     async def _on_redis(self, operation: Literal["get", "set"], name: str, value: str = "") -> bytes | str | None:
-        """None when redis knows nothing, or is not there to ask: then it is left alone for a second."""
-        if self._redis is None or time.monotonic() < self._paused_until:
+        """None when redis knows nothing, or is not there to ask."""
+        if self._redis is None or self._presence is None or not self._presence.there:
             return None
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -219,7 +226,7 @@ class IdempotentAnswers:
                 found: bytes | str | None = await self._redis.get(_PREFIX + name)
                 return found
         except (RedisError, OSError, TimeoutError) as error:
-            self._paused_until = time.monotonic() + _PAUSE_S
+            self._presence.lost()
             self._faults.inc()
             _log.warning("redis", fault=type(error).__name__)
             return None

@@ -1,8 +1,8 @@
 """How often a caller may ask: a moving window for each tenant, or for each address where no keys are asked for.
 
-The windows are in redis when there is one, so that all processes count together, else in this process. A redis that is
-slow or down is done without for a second: this process then counts alone, so a limit may be passed by as many times
-as there are processes, and nobody is refused, or waits, for redis' sake.
+The windows are in redis when there is one, on its clock, so that all processes count together; else in this process. A
+redis that is slow or down is done without until it answers again: this process then counts alone, so a limit may be
+passed by as many times as there are processes, and nobody is refused, or waits, for redis' sake.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import time
 
 import structlog
 from limits import RateLimitItem
-from limits.aio.storage import MemoryStorage, RedisStorage
+from limits.aio.storage import MemoryStorage
 from limits.aio.strategies import MovingWindowRateLimiter
 from prometheus_client import CollectorRegistry, Counter
 from redis.asyncio import Redis
@@ -21,13 +21,25 @@ from services.core.errors import RateLimited
 from services.runtime.addresses import network_of
 from services.runtime.auth import OPEN_PATHS, caller_of
 from services.runtime.keys import parse_rate
-from services.runtime.redis import connect, trouble
+from services.runtime.redis import Presence, connect, trouble
 from services.runtime.settings import RuntimeSettings
 
 _log = structlog.get_logger("e2h.limits")
-_PAUSE_S = 1.0
 _SWEEP_EVERY_S = 30.0
-_KEY_PREFIX = "e2h:limits"
+_KEY_PREFIX = "e2h:limits:2"
+# A moving window as the newest moments, newest first. `limits` has the same, but sends the moment of the host: hosts
+# whose clocks differ then count apart. ARGV: requests, milliseconds. Returns 0 when it is counted, else milliseconds
+# until there is room.
+_COUNT = """
+local t = redis.call('TIME')
+local now = t[1] * 1000 + math.floor(t[2] / 1000)
+local oldest = redis.call('LINDEX', KEYS[1], ARGV[1] - 1)
+if oldest and oldest + ARGV[2] > now then return oldest + ARGV[2] - now end
+redis.call('LPUSH', KEYS[1], string.format('%.0f', now))
+redis.call('LTRIM', KEYS[1], 0, ARGV[1] - 1)
+redis.call('PEXPIRE', KEYS[1], ARGV[2])
+return 0
+"""
 _FREE = OPEN_PATHS | {"/metrics"}
 
 
@@ -40,20 +52,12 @@ class RateLimiter:
         self._alone = MovingWindowRateLimiter(self._memory)
         self._pause: asyncio.Task[None] | None = None
         self._redis: Redis | None = None
-        self._together: MovingWindowRateLimiter | None = None
-        self._paused_until = 0.0
-        self._refused = Counter("e2h_rate_limited_total", "Requests over their caller's rate", registry=registry)
-        self._faults = Counter("e2h_rate_limit_redis_faults_total", "Windows counted here alone", registry=registry)
         if settings.redis_url is not None:
             self._redis = connect(settings.redis_url, timeout_s=self._timeout_s)
-            pool = self._redis.connection_pool
-            storage = RedisStorage(
-                "async+redis://",
-                implementation="redispy",
-                key_prefix=_KEY_PREFIX,
-                connection_pool=pool,  # type: ignore[arg-type]  # documented, and not in the annotation
-            )
-            self._together = MovingWindowRateLimiter(storage)
+            self._presence = Presence(self._redis, self._timeout_s)
+            self._count = self._redis.register_script(_COUNT)
+        self._refused = Counter("e2h_rate_limited_total", "Requests over their caller's rate", registry=registry)
+        self._faults = Counter("e2h_rate_limit_redis_faults_total", "Windows counted here alone", registry=registry)
 
     async def admit(self, rate: RateLimitItem, name: str) -> None:
         """Count one request. Raises `RateLimited` with the wait when the window is full."""
@@ -76,6 +80,7 @@ class RateLimiter:
         if self._memory.timer is not None:
             self._memory.timer.cancel()
         if self._redis is not None:
+            await self._presence.close()
             await self._redis.aclose()
             await self._redis.connection_pool.disconnect()
 
@@ -90,16 +95,19 @@ class RateLimiter:
 
     async def _shared_wait(self, rate: RateLimitItem, name: str) -> float | None:
         """`_wait` as redis knows it; None when it is not there to ask."""
-        if self._together is None or time.monotonic() < self._paused_until:
+        if self._redis is None or not self._presence.there:
             return None
+        window_s = rate.get_expiry()
+        key = f"{_KEY_PREFIX}:{rate.amount}/{window_s}:{name}"
         try:
             async with asyncio.timeout(self._timeout_s):
-                return await _wait(self._together, rate, name)
+                wait_ms = await self._count(keys=[key], args=[rate.amount, window_s * 1000])
         except (RedisError, OSError, TimeoutError) as error:
-            self._paused_until = time.monotonic() + _PAUSE_S
+            self._presence.lost()
             self._faults.inc()
             _log.warning("redis", fault=type(error).__name__)
             return None
+        return 0.0 if not wait_ms else max(1.0, int(wait_ms) / 1000)
 
 
 class RateLimits:

@@ -1,5 +1,7 @@
 """Connections to redis. A URL may hold a password, so it is kept as a secret and shown without one."""
 
+import asyncio
+import contextlib
 from typing import Annotated
 from urllib.parse import urlsplit
 
@@ -12,6 +14,7 @@ from redis.exceptions import RedisError
 _FORMS = "write it as redis://[USER:PASSWORD@]HOST[:PORT][/DB], the same with rediss://, or unix:///PATH[?db=DB]"
 # Callers beyond these wait for a connection, within their time-out.
 _MAX_CONNECTIONS = 64
+_ASKED_EVERY_S = 1.0
 
 
 def _checked(url: SecretStr) -> SecretStr:
@@ -56,6 +59,43 @@ async def trouble(client: Redis) -> str | None:
     except Exception as error:  # what answers there may be no redis
         return type(error).__name__
     return None
+
+
+class Presence:
+    """Whether a redis is worth asking: from a fault on it is not, until it answers a ping, which is sent each second.
+
+    So a slow redis costs its time-out those who were asking as it became slow, and nobody after them.
+    """
+
+    def __init__(self, client: Redis, timeout_s: float) -> None:
+        self._client = client
+        self._timeout_s = timeout_s
+        self._asking: asyncio.Task[None] | None = None
+        self._closing = False
+
+    @property
+    def there(self) -> bool:
+        return self._asking is None or self._asking.done()
+
+    def lost(self) -> None:
+        """Somebody got no answer, or a fault."""
+        if self.there and not self._closing:
+            self._asking = asyncio.create_task(self._ask())
+
+    async def close(self) -> None:
+        self._closing = True
+        if self._asking is not None:
+            self._asking.cancel()
+            await asyncio.gather(self._asking, return_exceptions=True)
+
+    async def _ask(self) -> None:
+        # Asked as well as cancelled: the redis client can lose a cancellation that comes with its answer.
+        while not self._closing:
+            await asyncio.sleep(_ASKED_EVERY_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._timeout_s):
+                    if await trouble(self._client) is None:
+                        return
 
 
 def _pool(url: SecretStr, timeout_s: float) -> BlockingConnectionPool:

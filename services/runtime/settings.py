@@ -73,7 +73,10 @@ class RuntimeSettings(BaseSettings):
         "Idempotency-Key; without it each is alone.",
     )
     redis_timeout_ms: float = Field(
-        default=100.0, gt=0.0, le=10_000.0, description="A redis that takes longer is done without, for a second."
+        default=100.0,
+        gt=0.0,
+        le=10_000.0,
+        description="A redis that takes longer is done without until it answers again.",
     )
     idempotency_ttl_s: float = Field(
         default=86_400.0, gt=0.0, le=2_592_000.0, description="How long an answer to an Idempotency-Key is sent again."

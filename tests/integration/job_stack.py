@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -118,6 +118,7 @@ class JobStack:
     generator_url: str
     orchestrator: Process
     engines: "subprocess.Popen[bytes]"
+    environment: dict[str, str]
     workers: list[Worker] = field(default_factory=list)
     started: int = 0
 
@@ -135,10 +136,13 @@ class JobStack:
     def client(self) -> Redis:
         return Redis.from_url(self.redis.url)
 
-    def submit(self, items: list[dict[str, Any]], key: str | None = None, **body: Any) -> str:
+    def submit(
+        self, items: list[dict[str, Any]], key: str | None = None, at: Process | None = None, **body: Any
+    ) -> str:
+        """The id of a new job, taken by our orchestrator unless `at` is another."""
         headers = {} if key is None else {"idempotency-key": key}
         body = {"dataset": {"items": items}, "n": 4, "chunk": 2, **body}
-        response = httpx2.post(f"{self.orchestrator.url}/v1/jobs", json=body, headers=headers, timeout=30)
+        response = httpx2.post(f"{(at or self.orchestrator).url}/v1/jobs", json=body, headers=headers, timeout=30)
         assert response.status_code == 202, response.text
         return str(response.json()["id"])
 
@@ -184,8 +188,10 @@ class JobStack:
 
 
 @contextmanager
-def job_stack(directory: Path, seconds: float = 0.05, **environment: str) -> Iterator[JobStack]:
-    """Everything but workers. Leases are short, so that tests are."""
+def job_stack(
+    directory: Path, seconds: float = 0.05, also_redis: Sequence[str] = (), **environment: str
+) -> Iterator[JobStack]:
+    """Everything but workers. Leases are short, so that tests are. Settings named `also_redis` name the same redis."""
     generator, verifier, port = free_port(), free_port(), free_port()
     with ExitStack() as opened:
         redis = opened.enter_context(redis_server(server_binaries()["valkey"], directory, kept=True))
@@ -197,7 +203,7 @@ def job_stack(directory: Path, seconds: float = 0.05, **environment: str) -> Ite
         opened.callback(engines.wait)
         opened.callback(engines.kill)
         environment = {
-            "E2H_JOBS_REDIS_URL": redis.url,
+            **dict.fromkeys(("E2H_JOBS_REDIS_URL", *also_redis), redis.url),
             "E2H_JOBS_RESULTS_URL": str(directory / "results"),
             "E2H_JOBS_LEASE_S": "2",
             "E2H_JOBS_SWEEP_S": "0.2",
@@ -216,6 +222,6 @@ def job_stack(directory: Path, seconds: float = 0.05, **environment: str) -> Ite
         orchestrator = opened.enter_context(
             running(["-m", "services.orchestrator"], directory / "orchestrator.log", port, **environment)
         )
-        stack = JobStack(directory, redis, nursery, f"http://127.0.0.1:{generator}", orchestrator, engines)
+        stack = JobStack(directory, redis, nursery, f"http://127.0.0.1:{generator}", orchestrator, engines, environment)
         opened.callback(stack.close)
         yield stack

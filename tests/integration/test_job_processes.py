@@ -152,6 +152,7 @@ def test_a_cancelled_job_stops_sampling(stack: JobStack) -> None:
     calls = stack.calls()
     time.sleep(0.5)
     assert stack.calls() == calls
+    wait_for(lambda: not (stack.directory / "results" / job).exists())
     assert httpx2.get(f"{url}/results", timeout=30).status_code == 409
 
 

@@ -397,4 +397,5 @@ async def test_a_job_is_cancelled_once(desk: Desk) -> None:
     job = (await desk.submit()).json()["id"]
     for _ in range(2):
         assert (await desk.client.delete(f"/v1/jobs/{job}")).json()["status"] == "cancelled"
+    assert places(desk.settings) == []
     refused(await desk.client.get(f"/v1/jobs/{job}/results"), 409, "not_finished")

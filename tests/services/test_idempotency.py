@@ -9,15 +9,22 @@ from typing import Any
 
 import pytest
 import redis
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
+from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
 from services.core.errors import NotReady, Overloaded, UpstreamContract
+from services.generator.api import generator_router
+from services.orchestrator.api.chat import chat_router
+from services.orchestrator.metrics import SolveMetrics
+from services.orchestrator.solver import Solver
+from services.runtime.app import Lifecycle
 from services.runtime.settings import RuntimeSettings
-from tests.fakes import FakeGenerator, FakeVerifier, solution
+from services.verifier.api import verifier_router
+from tests.fakes import FakeGenerator, FakeVerifier, InlineGrader, solution
 from tests.services.test_auth import gate
 from tests.services.test_bad_inputs import BODIES, CHAT, SOLVE, Sent, exchange, plain, refused
-from tests.serving import Address, all_in_one_app, eventually, served
+from tests.serving import Address, all_in_one_app, eventually, served, serving_app
 from tests.stores import redis_server, server_binaries
 
 KEYED = [SOLVE, CHAT]
@@ -41,6 +48,10 @@ async def behind(generator: FakeGenerator, **settings: Any) -> AsyncIterator[Add
 
 def generator(**fields: Any) -> FakeGenerator:
     return FakeGenerator([solution("42")], **fields)
+
+
+def solver() -> Solver:
+    return Solver(generator(), FakeVerifier(), InlineGrader(), SolveMetrics(CollectorRegistry()))
 
 
 async def outcomes(address: Address) -> dict[str, float]:
@@ -282,3 +293,23 @@ async def test_a_redis_that_hangs_costs_its_time_out_once() -> None:
             assert (await exchange(address, SOLVE, keyed(SOLVE, str(k)))).status == 200
     assert asked == 1
     store.close()
+
+
+@pytest.mark.parametrize(
+    ("router", "keeps"),
+    [
+        pytest.param(generator_router(generator()), False, id="a generator"),
+        pytest.param(verifier_router(FakeVerifier()), False, id="a verifier"),
+        pytest.param(chat_router(solver()), True, id="an orchestrator"),
+    ],
+)
+async def test_where_no_route_takes_a_key_no_answers_are_kept_and_their_redis_is_not_asked(
+    router: APIRouter, keeps: bool
+) -> None:
+    nowhere = RuntimeSettings(redis_url=SecretStr("redis://127.0.0.1:1/0"))
+    app = serving_app([router], Lifecycle(), settings=nowhere)
+    async with app.router.lifespan_context(app), served(app) as address:
+        degraded = (await exchange(address, "/ready", Sent(method="GET"))).json["degraded"]
+        counted = (await exchange(address, "/metrics", Sent(method="GET"))).body
+    assert [part.partition(":")[0] for part in degraded] == [*(["idempotency"] if keeps else []), "rate limits"]
+    assert (b"e2h_idempotency" in counted) is keeps

@@ -2,11 +2,13 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from prometheus_client import CollectorRegistry
 from pydantic import SecretStr
 
@@ -36,9 +38,9 @@ class Limiters:
     def __init__(self) -> None:
         self.made: list[RateLimiter] = []
 
-    def make(self, url: str | None = None, **settings: Any) -> RateLimiter:
+    def make(self, url: str | None = None, registry: CollectorRegistry | None = None, **settings: Any) -> RateLimiter:
         given = RuntimeSettings(redis_url=None if url is None else SecretStr(url), **settings)
-        self.made.append(RateLimiter(given, CollectorRegistry()))
+        self.made.append(RateLimiter(given, registry or CollectorRegistry()))
         return self.made[-1]
 
 
@@ -105,6 +107,51 @@ async def test_processes_count_together_in_redis(limiters: Limiters, store: Redi
     one, other = limiters.make(store.url), limiters.make(store.url)
     assert await admitted(one, "together", 2) + await admitted(other, "together", 2) == [True, True, True, False]
     assert await one.ready() is None
+
+
+async def test_hosts_whose_clocks_are_an_hour_apart_count_together(
+    limiters: Limiters, store: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, ahead, clock = limiters.make(store.url), limiters.make(store.url), time.time
+    assert await admitted(one, "apart") == [True]
+    with monkeypatch.context() as context:
+        context.setattr(time, "time", lambda: clock() + 3600)
+        assert await admitted(ahead, "apart", 3) == [True, True, False]
+    with pytest.raises(RateLimited) as refused_here:
+        await one.admit(RATE, "apart")
+    assert 0 < (refused_here.value.retry_after_s or 0) <= 60
+
+
+async def test_a_window_in_redis_moves_and_is_forgotten(limiters: Limiters, store: RedisServer) -> None:
+    limiter, rate = limiters.make(store.url), parse_rate("2/second")
+    for _ in range(2):
+        await limiter.admit(rate, "moving")
+    with pytest.raises(RateLimited):
+        await limiter.admit(rate, "moving")
+    await asyncio.sleep(1.1)
+    await limiter.admit(rate, "moving")
+    await asyncio.sleep(1.1)
+    with redis.Redis.from_url(store.url) as client:
+        assert list(client.scan_iter("*:moving")) == []
+
+
+async def test_a_redis_that_answers_again_is_asked_again_and_costs_no_request_until_then(
+    tmp_path: Path, limiters: Limiters
+) -> None:
+    with redis_server(server_binaries()["valkey"], tmp_path) as server, redis.Redis.from_url(server.url) as client:
+        registry = CollectorRegistry()
+        one, other = limiters.make(server.url, registry=registry), limiters.make(server.url)
+        assert await admitted(one, "a", 2) == [True, True]
+        client.client_pause(2500)
+        began = time.monotonic()
+        while time.monotonic() - began < 2.3:
+            await admitted(one, "b")
+            await asyncio.sleep(0.05)
+        assert registry.get_sample_value("e2h_rate_limit_redis_faults_total") == 1
+        async with asyncio.timeout(30):
+            while not one._presence.there:  # noqa: ASYNC110 - it is on the other side of a socket
+                await asyncio.sleep(0.05)
+        assert await admitted(one, "a") + await admitted(other, "a") == [True, False]
 
 
 async def test_without_redis_each_counts_alone_and_nobody_waits_for_it(tmp_path: Path, limiters: Limiters) -> None:

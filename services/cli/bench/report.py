@@ -60,4 +60,3 @@ def describe_machine() -> dict[str, JsonValue]:
         "python": platform.python_version(),
         "load_before": round(os.getloadavg()[0], 2),
     }
-

@@ -50,8 +50,18 @@ class JobFiles:
         return item, self.problems[item.ordinal]
 
     async def write(self, item: Item, samples: Sequence[ScoredSample], token: str) -> None:
-        """Keep a part under a name that no other holder of the item uses. It counts only once it is committed."""
-        await asyncio.to_thread(self.store.write_part, item, samples, f"{item.name}-{token}")
+        """Keep a part under a name that no other holder of the item uses. It counts only once it is committed.
+
+        A cancellation waits for the end of the writing: nothing comes after its worker has let go of the item.
+        """
+        name = f"{item.name}-{token}"
+        writing = asyncio.create_task(asyncio.to_thread(self.store.write_part, item, samples, name))
+        try:
+            await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            await asyncio.wait({writing})
+            writing.exception()  # nobody asks any more
+            raise
 
     async def finish(self, committed: Mapping[int, str]) -> None:
         """Make the table of the committed parts, and the report; of what is there already, nothing."""

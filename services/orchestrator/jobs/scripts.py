@@ -9,10 +9,11 @@ the token that is in redis may settle the item. `finish` is one more item, offer
 
 Keys of a job, all under KEYS[1]: the hash itself; `:offered`, `:waiting`, `:leases` (item to milliseconds); `:tokens`,
 `:attempts`, `:retries`, `:done` (item to the token under which its part was written), `:dead`; the stream `:events`.
-KEYS[2] is the set of jobs that have not ended.
+KEYS[2] is the set of jobs that have not ended. A cancelled job keeps its leases until they are let go or run out; then
+what its workers wrote is removed (`leavings.py`). The sorted set of such jobs holds when each is next looked at.
 """
 
-_PRELUDE = """
+PRELUDE = """
 local k = KEYS[1]
 local function now() local t = redis.call('TIME'); return t[1] * 1000 + math.floor(t[2] / 1000) end
 local function get(field) return redis.call('HGET', k, field) end
@@ -26,10 +27,13 @@ local function end_job(status, fault)
   if fault then redis.call('HSET', k, 'error', fault) end
   tell()
   redis.call('SREM', KEYS[2], get('id'))
-  for _, part in ipairs({'offered', 'waiting', 'leases', 'tokens', 'attempts', 'retries', 'done'}) do
+  for _, part in ipairs({'offered', 'waiting', 'attempts', 'retries', 'done'}) do
     redis.call('DEL', k .. ':' .. part)
   end
-  for _, part in ipairs({'', ':dead', ':events'}) do redis.call('PEXPIRE', k .. part, get('keep_ms')) end
+  if status ~= 'cancelled' then redis.call('DEL', k .. ':leases', k .. ':tokens') end
+  for _, part in ipairs({'', ':dead', ':events', ':leases', ':tokens'}) do
+    redis.call('PEXPIRE', k .. part, get('keep_ms'))
+  end
 end
 local function give_up(item, fault)
   if item == 'finish' then return end_job('failed', fault) end
@@ -50,7 +54,7 @@ local function wait_until(item, due) redis.call('ZADD', k .. ':waiting', due, it
 # then the fields of the hash. Returns what is remembered of an earlier submit under the key, or ''.
 SUBMIT = (
     "#!lua\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 if KEYS[4] ~= '' then
   local known = redis.call('GET', KEYS[4])
@@ -70,7 +74,7 @@ return ''
 # given up for it, then the items that want a message.
 OFFER = (
     "#!lua\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 if not live() then redis.call('SREM', KEYS[2], ARGV[5]); return {0, 0} end
 local t, window, found, lost = now(), tonumber(ARGV[1]), {0, 0}, 0
@@ -118,7 +122,7 @@ return found
 # ARGV: item, token, milliseconds of the lease. Returns '' when there is nothing to do, else the number of the delivery.
 CLAIM = (
     "#!lua\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 if not live() or redis.call('ZREM', k .. ':offered', ARGV[1]) == 0 then return '' end
 redis.call('ZADD', k .. ':leases', now() + ARGV[3], ARGV[1])
@@ -134,7 +138,7 @@ return redis.call('HINCRBY', k .. ':attempts', ARGV[1], 1)
 # ARGV: item, token, milliseconds. Returns ok, or why the work is for nothing: lost (no such job), ended, fenced.
 RENEW = (
     "#!lua flags=allow-oom\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 if not get('status') then return 'lost' end
 if not live() then return 'ended' end
@@ -148,12 +152,17 @@ return 'ok'
 # time that an item is put off), deliveries, retries, the longest wait. Returns what became of it: done, retried,
 # waiting, given_up, ended; lost or fenced when nothing was changed.
 # A script that settles runs in a full redis too: it takes less than it frees.
+# KEYS[3]: cancelled jobs with something to remove. Who settles late may have written late.
 SETTLE = (
     "#!lua flags=allow-oom\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 local item, how, fault = ARGV[1], ARGV[3], ARGV[4]
 if not get('status') then return 'lost' end
+if get('status') == 'cancelled' then
+  if redis.call('HGET', k .. ':tokens', item) == ARGV[2] then let_go(item) end
+  redis.call('ZADD', KEYS[3], now(), get('id'))
+end
 if not live() then return 'ended' end
 if redis.call('HGET', k .. ':tokens', item) ~= ARGV[2] then return 'fenced' end
 let_go(item)
@@ -184,13 +193,16 @@ return how == 'put_off' and 'retried' or 'waiting'
 """
 )
 
-# Returns whether there was such a job.
+# KEYS[3]: cancelled jobs with something to remove. Returns whether there was such a job.
 CANCEL = (
     "#!lua flags=allow-oom\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 if not get('status') then return 0 end
-if live() then end_job('cancelled') end
+if live() then
+  end_job('cancelled')
+  redis.call('ZADD', KEYS[3], now(), get('id'))
+end
 return 1
 """
 )
@@ -198,11 +210,11 @@ return 1
 # KEYS[3]: jobs of the tenant; KEYS[4]: the idempotency key or ''. ARGV: job id.
 FORGET = (
     "#!lua flags=allow-oom\n"
-    + _PRELUDE
+    + PRELUDE
     + """
 if not get('status') then return 0 end
 end_job('cancelled')
-redis.call('DEL', k, k .. ':events')
+redis.call('DEL', k, k .. ':events', k .. ':leases', k .. ':tokens')
 redis.call('ZREM', KEYS[3], ARGV[1])
 if KEYS[4] ~= '' then redis.call('DEL', KEYS[4]) end
 return 1

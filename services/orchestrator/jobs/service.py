@@ -36,6 +36,7 @@ from services.orchestrator.evaluation.sources import load_problems, shown_name
 from services.orchestrator.evaluation.store import ResultsStore, SampledProblem
 from services.orchestrator.jobs.checks import allowed, checked_event_id, event_order
 from services.orchestrator.jobs.fields import NewJob
+from services.orchestrator.jobs.leavings import Leavings
 from services.orchestrator.jobs.results import discard, no_room, place_of
 from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.jobs.store import Event, JobStore
@@ -58,8 +59,10 @@ class Jobs:
         self._verifier = verifier
         self._copies = copies
         self._store: JobStore | None = None
+        self._leavings: Leavings | None = None
         if settings.redis_url is not None:
-            self._store = JobStore(connect(settings.redis_url, timeout_s=settings.redis_timeout_s), settings)
+            redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+            self._store, self._leavings = JobStore(redis, settings), Leavings(redis, settings)
 
     async def ready(self) -> str | None:
         """What keeps jobs from being taken, or from outliving redis; None also where they are not asked for."""
@@ -106,8 +109,11 @@ class Jobs:
     async def cancel(self, tenant: str, job: str) -> Job:
         """End a job, and say how it stands. One that has ended stays as it is. Raises `NotFound`."""
         store = self._kept()
-        await store.get(tenant, job)
+        found = await store.get(tenant, job)
         await store.cancel(job)
+        # What workers have written may be much, and is theirs to remove; where none has begun, there may be none.
+        if found.status == "queued" and self._leavings is not None:
+            await self._leavings.remove(job)
         return await store.get(tenant, job)
 
     async def events(self, tenant: str, job: str, last_id: str | None) -> AsyncGenerator[Event, None]:

@@ -1,21 +1,17 @@
-"""The state of jobs in redis: who holds which item until when, what is done, what happened. No problem, no sample.
-
-Faults of redis are translated here: one that is down or slow is `UpstreamUnavailable`, a full one `StorageFull`.
-"""
+"""The state of jobs in redis: who holds which item until when, what is done, what happened. No problem, no sample."""
 
 import asyncio
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from redis.asyncio import Redis
-from redis.exceptions import OutOfMemoryError, RedisError, ResponseError
+from redis.exceptions import ResponseError
 
 from services.core.contracts import ENDED, Job, JobError, JobProgress
-from services.core.errors import NotFound, NotReady, StorageFull, UpstreamUnavailable
+from services.core.errors import NotFound, NotReady, UpstreamUnavailable
 from services.orchestrator.jobs import scripts
+from services.orchestrator.jobs.faults import redis_faults
 from services.orchestrator.jobs.fields import VERSION, NewJob, fields_of, flat, job_of, progress_of, texts
 from services.orchestrator.jobs.settings import JobSettings
 
@@ -23,6 +19,7 @@ PREFIX = "e2h:jobs"
 QUEUE_NAMESPACE = f"{PREFIX}:queue"
 QUEUE = "items"
 FINISH = "finish"  # the item that makes one table of all parts
+LEAVINGS = f"{PREFIX}:leavings"  # cancelled jobs whose files are still to be removed
 _RUNNING = f"{PREFIX}:running"
 _QUEUE_LIST = f"{QUEUE_NAMESPACE}:{QUEUE}"
 
@@ -51,22 +48,6 @@ class Event:
 
     id: str
     progress: JobProgress
-
-
-@contextmanager
-def redis_faults() -> Iterator[None]:
-    """Faults of redis within the block, as ours."""
-    try:
-        yield
-    except OutOfMemoryError:
-        raise StorageFull("the redis that keeps jobs is full") from None
-    except ResponseError as error:
-        # MISCONF: its disk is full; OOM inside a script of an older server.
-        if str(error).startswith(("OOM", "MISCONF")):
-            raise StorageFull("the redis that keeps jobs is full") from None
-        raise UpstreamUnavailable("the redis that keeps jobs refuses") from error
-    except (RedisError, OSError, TimeoutError) as error:
-        raise UpstreamUnavailable("the redis that keeps jobs does not answer") from error
 
 
 class JobStore:
@@ -107,7 +88,7 @@ class JobStore:
         refusal = await self.trouble()
         if refusal is not None:
             raise NotReady(refusal[0])
-        keys = [_job(job.id), _RUNNING, _tenant(job.tenant), _idempotency_key(job.tenant, key) if key else ""]
+        keys = [job_key(job.id), _RUNNING, _tenant(job.tenant), _idempotency_key(job.tenant, key) if key else ""]
         fields = flat(fields_of(job, _ms(self._settings.keep_days * 86_400)))
         with redis_faults():
             async with self._redis.client() as connection:
@@ -119,22 +100,22 @@ class JobStore:
 
     async def cancel(self, job: str) -> None:
         """End the job, unless it has ended. Workers notice with their next heartbeat."""
-        await self._run("CANCEL", job)
+        await self._run("CANCEL", job, more=[LEAVINGS])
 
     async def get(self, tenant: str, job: str) -> Job:
         """How a job stands. Raises `NotFound`, the same for another tenant's as for none."""
         with redis_faults():
-            fields = texts(await _answer(self._redis.hgetall(_job(job))))
+            fields = texts(await _answer(self._redis.hgetall(job_key(job))))
             if fields.get("v") != VERSION or fields["tenant"] != tenant:
                 raise NotFound("no such job")
-            dead = texts(await _answer(self._redis.hgetall(f"{_job(job)}:dead"))) if fields["failed"] != "0" else {}
+            dead = texts(await _answer(self._redis.hgetall(f"{job_key(job)}:dead"))) if fields["failed"] != "0" else {}
             now = await self._now()
         return job_of(fields, dead, now)
 
     async def ended(self, tenant: str, job: str) -> bool:
         """Whether nothing more happens to a job. Raises `NotFound`."""
         with redis_faults():
-            owner, status = await _answer(self._redis.hmget(_job(job), "tenant", "status"))
+            owner, status = await _answer(self._redis.hmget(job_key(job), "tenant", "status"))
         if owner is None or owner.decode() != tenant:
             raise NotFound("no such job")
         return status.decode() in ENDED
@@ -143,7 +124,7 @@ class JobStore:
         """The newest jobs of a tenant, newest first."""
         with redis_faults():
             names = await _answer(self._redis.zrevrange(_tenant(tenant), 0, _LISTED - 1))
-            found = [texts(await _answer(self._redis.hgetall(_job(name.decode())))) for name in names]
+            found = [texts(await _answer(self._redis.hgetall(job_key(name.decode())))) for name in names]
             forgotten = [name for name, fields in zip(names, found, strict=True) if not fields]
             if forgotten:
                 await self._redis.zrem(_tenant(tenant), *forgotten)
@@ -153,13 +134,13 @@ class JobStore:
     async def events(self, job: str, after: str) -> list[Event]:
         """What happened after the event of this id, oldest first, a hundred at most."""
         with redis_faults():
-            found = await _answer(self._redis.xrange(f"{_job(job)}:events", min=f"({after}", count=_EVENTS_AT_ONCE))
+            found = await _answer(self._redis.xrange(f"{job_key(job)}:events", min=f"({after}", count=_EVENTS_AT_ONCE))
         return [Event(id.decode(), progress_of(texts(fields))) for id, fields in found]
 
     async def newest_event(self, job: str) -> str | None:
         """The id of the last event."""
         with redis_faults():
-            found = await _answer(self._redis.xrevrange(f"{_job(job)}:events", count=1))
+            found = await _answer(self._redis.xrevrange(f"{job_key(job)}:events", count=1))
         return found[0][0].decode() if found else None
 
     async def forget(self, job: NewJob, key: str | None) -> None:
@@ -202,13 +183,13 @@ class JobStore:
         s = self._settings
         fault = "" if error is None else error.model_dump_json(exclude_none=True)
         args = [item, token, how, fault, _ms(wait_s), s.deliveries, s.retries, _ms(s.backoff_s)]
-        became: Became = (await self._run("SETTLE", job, *args)).decode()
+        became: Became = (await self._run("SETTLE", job, *args, more=[LEAVINGS])).decode()
         return became
 
     async def committed(self, job: str) -> dict[int, str]:
         """Item to the token under which its part was written, of the items that are done."""
         with redis_faults():
-            found = texts(await _answer(self._redis.hgetall(f"{_job(job)}:done")))
+            found = texts(await _answer(self._redis.hgetall(f"{job_key(job)}:done")))
         return {int(item): token for item, token in found.items()}
 
     async def close(self) -> None:
@@ -217,7 +198,7 @@ class JobStore:
 
     async def _run(self, name: str, job: str, *args: Any, more: list[str] | None = None) -> Any:
         with redis_faults():
-            return await self._scripts[name](keys=[_job(job), _RUNNING, *(more or [])], args=list(args))
+            return await self._scripts[name](keys=[job_key(job), _RUNNING, *(more or [])], args=list(args))
 
     async def _on_disk(self, connection: Redis) -> None:
         """Wait until what this connection wrote is in the append-only file, and that on the disk."""
@@ -246,7 +227,8 @@ async def _answer(call: Any) -> Any:
     return await call
 
 
-def _job(job: str) -> str:
+def job_key(job: str) -> str:
+    """The hash of a job; its other keys begin with this one."""
     return f"{PREFIX}:job:{job}"
 
 

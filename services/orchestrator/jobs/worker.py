@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from services.core.errors import E2HError, ModelLoadError, StorageFull, UpstreamUnavailable
 from services.orchestrator.jobs.execution import GIVEN_BACK, Executor, Outcome, Rooms
+from services.orchestrator.jobs.leavings import Leavings
 from services.orchestrator.jobs.metrics import JobMetrics
 from services.orchestrator.jobs.settings import JobSettings
 from services.orchestrator.jobs.store import FINISH, JobStore
@@ -37,7 +38,9 @@ class JobWorker:
         self._settings = settings
         self._executor = executor
         self._metrics = metrics
-        self._store = JobStore(connect(settings.redis_url, timeout_s=settings.redis_timeout_s), settings)
+        redis = connect(settings.redis_url, timeout_s=settings.redis_timeout_s)
+        self._store = JobStore(redis, settings)
+        self._leavings = Leavings(redis, settings)
         self._queue = ItemQueue(settings.redis_url, settings, self._handle)
         self._rooms = Rooms(settings.concurrency)
         self._held: set[asyncio.Task[Outcome]] = set()
@@ -130,6 +133,7 @@ class JobWorker:
             except (RedisError, OSError) as error:
                 # What got no message is offered again.
                 raise UpstreamUnavailable("the queue of items does not answer") from error
+        await self._leavings.remove_all()
         self._metrics.running.set(len(jobs))
         self._metrics.queued.set(await self._store.queue_depth())
 
