@@ -11,6 +11,7 @@ from transformers import AutoConfig
 from tests.training.conftest import Tables
 from training.data.rollouts import RolloutRecipe
 from training.dpo import DpoRecipe
+from training.experiment.plan import Experiment
 from training.memory import KINDS, activation_bytes, footprint, main, table
 from training.recipes.config import check_recipe, load_recipe
 from training.recipes.loading import load_scorer
@@ -83,5 +84,6 @@ def test_the_command_prints_the_total(capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.parametrize("file", sorted(CONFIGS.glob("*.toml")), ids=lambda file: file.stem)
 def test_every_shipped_config_is_one_of_its_recipe(file: Path) -> None:
-    kind: Any = {**KINDS, "rollouts": RolloutRecipe}[file.stem.rpartition("-")[2]]
+    kinds: dict[str, Any] = {**KINDS, "rollouts": RolloutRecipe, "experiment": Experiment, "smoke": Experiment}
+    kind: Any = kinds[file.stem.rpartition("-")[2]]
     assert load_recipe(kind, file)
