@@ -92,7 +92,7 @@ def results(**accuracy: float) -> Results:
     named = {"weighted_prm": rule_name("weighted", "PRM"), "ppo": POLICY_NAMES["ppo"]}
     shares = {named[key]: value for key, value in accuracy.items()}
     votes = {name: np.full((3, 20, 3), shares.get(name, 0.5)) for name in names}
-    policies = {name: np.full((3, 20), shares.get(name, 0.5)) for name in (BASE, *POLICY_NAMES.values())}
+    policies = {name: np.full((3, 10), shares.get(name, 0.5)) for name in (BASE, *POLICY_NAMES.values())}
     aurocs = {judge: np.full((3, 20), 0.9) for judge in JUDGES}
     return Results((1, 2, 3), levels, (1, 2, 4), votes, aurocs, policies, policies)
 

@@ -124,10 +124,8 @@ def _supervision(results: Results) -> Claim:
 
 
 def _policies(results: Results) -> Claim:
-    places = results.places("hard")
-
     def minus(one: str, other: str) -> Finding:
-        return _finding(f"{one} - {other}", results.single[one][:, places] - results.single[other][:, places])
+        return _finding(f"{one} - {other}", results.single[one] - results.single[other])
 
     rest, dpo, ppo, control = (POLICY_NAMES[name] for name in ("rest", "dpo", "ppo", "control"))
     pairs: Sequence[tuple[str, str]] = (

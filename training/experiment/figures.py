@@ -53,12 +53,11 @@ def accuracy_plot(results: Results) -> bytes:
 def policies_plot(results: Results) -> bytes:
     """pass@1 and majority of every policy on hard problems, with intervals; a dot a seed."""
     figure, axes = _figure(2)
-    places = results.places("hard")
     names = [BASE, *POLICY_NAMES.values()]
     rows: Mapping[str, Mapping[str, Floats]] = {"pass@1": results.single, "majority": results.majority}
     for panel, (title, values) in zip(axes, rows.items(), strict=True):
         for at, name in enumerate(names):
-            chosen = values[name][:, places]
+            chosen = values[name]
             mean, low, high = _ends(chosen)
             panel.errorbar(mean, at, xerr=[[mean - low], [high - mean]], fmt="o", color="#0072B2", capsize=3)
             panel.plot(100 * chosen.mean(axis=1), [at + 0.18] * len(chosen), ".", color="#666666", markersize=4)

@@ -28,14 +28,16 @@ class GeneratorPlan(Part):
 class VerifierPlan(Part):
     """Every verifier: `problems` with errors put in, the first `sampled` of them with the generator's own samples.
 
-    `steps` are the batches of each stage, two stages at most. Easy and full supervision differ in levels alone. A
-    verifier below `gate`, the AUROC within held-out easy problems, is trained anew from other weights, at most `tries`
-    times in all.
+    `steps` are the batches of each stage, two stages at most. Solutions of all levels are 1.6 times as long as easy
+    ones: full supervision has counts of its own, so that it may see as many tokens. A verifier below `gate`, the AUROC
+    within held-out easy problems, is trained anew from other weights, at most `tries` times in all.
     """
 
     problems: Count
     sampled: Count
     steps: list[Count] = Field(min_length=1, max_length=2)
+    full_sampled: Count
+    full_steps: list[Count] = Field(min_length=1, max_length=2)
     gate: Share = 0.85
     tries: Count = 1
 
@@ -50,7 +52,7 @@ class PolicyPlan(Part):
 
 
 class EvaluationPlan(Part):
-    """Held-out problems of each level, drawn from `seed`; samples of each for the base generator and for policies."""
+    """Held-out problems of each level, drawn from `seed`: `n` samples of each, `policy_n` of hard ones by policies."""
 
     problems_a_level: Count
     seed: Seed

@@ -49,9 +49,10 @@ def rule_name(strategy: str, judge: str) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """Accuracies by name: arrays (seeds, problems, sizes) for votes, (seeds, problems) for policies and AUROCs.
+    """Accuracies by name: arrays (seeds, problems, sizes) of votes, (seeds, hard problems) of policies.
 
-    `auroc[judge]` is NaN for problems whose samples are all right or all wrong. `levels` are those of the problems.
+    `auroc[judge]`, (seeds, problems), is NaN for problems whose samples are all right or all wrong. `levels` are those of
+    the problems.
     """
 
     seeds: tuple[int, ...]
@@ -120,8 +121,9 @@ def _seed(folder: Path) -> _Seed:
         single[POLICY_NAMES[policy]] = counted.oracle[:, 0]
         majority[POLICY_NAMES[policy]] = counted.right[:, 0, -1]
         size = counted.sizes[-1]
-    single[BASE] = votes[ORACLE][:, 0]
-    majority[BASE] = votes[MAJORITY][:, sizes.index(size)]
+    hard = [level in HARD_LEVELS for level in levels]
+    single[BASE] = votes[ORACLE][hard, 0]
+    majority[BASE] = votes[MAJORITY][hard, sizes.index(size)]
     return _Seed(levels, sizes, votes, aurocs, single, majority)
 
 

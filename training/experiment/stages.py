@@ -27,7 +27,7 @@ from training.experiment.plan import Experiment
 from training.judging.scoring import Scorer
 from training.lab import reward, sft
 from training.lab.control import train_control
-from training.lab.domain import EASY_LEVELS, LEVELS
+from training.lab.domain import EASY_LEVELS, HARD_LEVELS, LEVELS
 from training.lab.evaluation_set import lines
 from training.lab.examples import easy_problems
 from training.lab.generation import Sample
@@ -53,7 +53,7 @@ VERIFIERS = (
 )
 SAMPLED = "oprm"  # the verifier whose evaluation samples; the others score those samples
 POLICIES = ("control", "rest", "dpo", "ppo")
-PROBLEMS_FILE = "problems.jsonl"
+PROBLEMS_FILE, HARD_FILE = "problems.jsonl", "problems-hard.jsonl"
 FULL_SEED = 6_000_000
 GATE_SEED, GATE_PROBLEMS, GATE_SAMPLES = 13_000_000, 40, 8  # problems of each easy level
 LONGEST_EASY, LONGEST = 64, 140  # tokens: a solution of ten steps takes some 110
@@ -61,12 +61,12 @@ RECORD = "stages.jsonl"
 _Materials = tuple[LlamaForCausalLM, Encoder, list[reward.Material]]
 
 
-def write_problems(experiment: Experiment, out: Path) -> Path:
-    """The evaluation's problems, which no other part of the project draws."""
-    file = out / PROBLEMS_FILE
-    found = lines(experiment.evaluation.problems_a_level, experiment.evaluation.seed)
-    file.write_text("\n".join(found) + "\n", encoding="utf-8")
-    return file
+def write_problems(experiment: Experiment, out: Path) -> None:
+    """The evaluation's problems, which no other part of the project draws: all, and the hard ones for policies."""
+    found = list(lines(experiment.evaluation.problems_a_level, experiment.evaluation.seed))
+    hard = [line for line in found if json.loads(line)["level"] in HARD_LEVELS]
+    for name, chosen in ((PROBLEMS_FILE, found), (HARD_FILE, hard)):
+        (out / name).write_text("\n".join(chosen) + "\n", encoding="utf-8")
 
 
 class SeedRun:
@@ -75,7 +75,7 @@ class SeedRun:
     def __init__(self, experiment: Experiment, seed: int, out: Path) -> None:
         self._experiment = experiment
         self._seed = seed
-        self._problems = out / PROBLEMS_FILE
+        self._out = out
         self.folder = out / f"seed-{seed}"
         self._gathered: dict[tuple[int, ...], _Materials] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -93,16 +93,15 @@ class SeedRun:
 
     def _evaluations(self) -> None:
         plan = self._experiment.evaluation
-        fresh = ["--dataset", str(self._problems), "--seed", str(self._seed), "--max-tokens", str(LONGEST)]
-        sampled = [*fresh, "--n", str(plan.n), "--generator", str(self.folder / "generator")]
-        self._evaluate(SAMPLED, SAMPLED, sampled)
+        drawn = ["--seed", str(self._seed), "--max-tokens", str(LONGEST)]
+        base = ["--n", str(plan.n), "--generator", str(self.folder / "generator")]
+        self._evaluate(SAMPLED, SAMPLED, ["--dataset", str(self._out / PROBLEMS_FILE), *drawn, *base])
         for name, *_ in VERIFIERS:
             if name != SAMPLED:
                 self._evaluate(name, name, ["--samples-from", str(self.folder / f"eval-{SAMPLED}")])
         for policy in POLICIES:
-            self._evaluate(
-                policy, SAMPLED, [*fresh, "--n", str(plan.policy_n), "--generator", str(self._policy(policy))]
-            )
+            own = ["--n", str(plan.policy_n), "--generator", str(self._policy(policy))]
+            self._evaluate(policy, SAMPLED, ["--dataset", str(self._out / HARD_FILE), *drawn, *own])
 
     def _evaluate(self, name: str, verifier: str, options: Sequence[str]) -> None:
         report = self.folder / f"eval-{name}"
@@ -156,9 +155,10 @@ class SeedRun:
         """Whether training finds the comparison is a matter of luck: what fails the gate is trained anew, and told."""
         plan, gates = self._experiment.verifier, list[float]()
         generator, encoder, materials = self._materials(levels)
+        steps = plan.steps if levels == EASY_LEVELS else plan.full_steps
         while len(gates) < plan.tries and max(gates, default=0.0) < plan.gate:
             seed = self._seed + 1000 * len(gates)
-            judge = reward.train_judge(generator, encoder, materials, seed=seed, steps=plan.steps, kind=kind)
+            judge = reward.train_judge(generator, encoder, materials, seed=seed, steps=steps, kind=kind)
             save(as_verifier(judge.trunk, judge.score, encoder.tokenizer, kind), encoder.tokenizer, folder)
             gates.append(self._gate(kind, folder, generator, encoder))
         if kind == "oprm":  # golden scores are of steps and outcome both
@@ -193,10 +193,8 @@ class SeedRun:
                 if easy
                 else lab_problems(levels, plan.problems, FULL_SEED)
             )
-            longest = LONGEST_EASY if easy else LONGEST
-            found = reward.gather(
-                generator, encoder, problems, self._seed, sampled=plan.sampled, max_new_tokens=longest
-            )
+            sampled, longest = (plan.sampled, LONGEST_EASY) if easy else (plan.full_sampled, LONGEST)
+            found = reward.gather(generator, encoder, problems, self._seed, sampled=sampled, max_new_tokens=longest)
             self._gathered[levels] = generator, encoder, found
         return self._gathered[levels]
 
