@@ -51,8 +51,8 @@ def rule_name(strategy: str, judge: str) -> str:
 class Results:
     """Accuracies by name: arrays (seeds, problems, sizes) of votes, (seeds, hard problems) of policies.
 
-    `auroc[judge]`, (seeds, problems), is NaN for problems whose samples are all right or all wrong. `levels` are those of
-    the problems.
+    `auroc[judge]`, (seeds, problems), is NaN for problems whose samples are all right or all wrong. `levels` are those
+    of the problems.
     """
 
     seeds: tuple[int, ...]
