@@ -12,7 +12,6 @@ from training.experiment.results import BASE, MAJORITY, POLICY_NAMES, Floats, Re
 Verdict = Literal["reproduced", "not reproduced", "undecided"]
 # Claim (d) says "about as good": a difference within so much counts as none.
 MARGIN = 0.03
-GATE = 0.85  # AUROC within easy problems that a verifier must have before its hard numbers mean much
 
 
 @dataclass(frozen=True)
