@@ -239,6 +239,7 @@ async def test_a_worker_ends_with_its_input() -> None:
     assert await asyncio.wait_for(process.wait(), 30) == 0
 
 
+@pytest.mark.timeout(600)  # bombs by the dozen: minutes where the machine is busy
 async def test_the_event_loop_is_never_held_up_by_grading() -> None:
     """Fifty bombs and a thousand pairs at once. What is measured is the processor time that this thread spends
     between two turns of its loop, which other processes on the machine do not change."""
