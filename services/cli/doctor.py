@@ -35,6 +35,16 @@ _MARKS = {"ok": ("ok", "green"), "note": ("note", "yellow"), "wrong": ("wrong", 
 _UP_PORT = {"orchestrator": " (e2h up: --port)"}
 _PROBE_TIMEOUT_S = 0.5
 _NUMA = "libnuma.so.1"
+SETTINGS: list[type[BaseSettings]] = [
+    RuntimeSettings,
+    GeneratorSettings,
+    VerifierSettings,
+    OrchestratorSettings,
+    AdmissionSettings,
+    GradingSettings,
+    EvaluationSettings,
+    JobSettings,
+]
 
 
 @dataclass(frozen=True)
@@ -131,18 +141,8 @@ def _cpu_engine(gpu: Finding, library: str = _NUMA) -> Iterator[Finding]:
 
 
 def _variables() -> Iterator[Finding]:
-    known: list[type[BaseSettings]] = [
-        RuntimeSettings,
-        GeneratorSettings,
-        VerifierSettings,
-        OrchestratorSettings,
-        AdmissionSettings,
-        GradingSettings,
-        EvaluationSettings,
-        JobSettings,
-    ]
     ours = {"E2H_URL", API_KEY_VARIABLE}
-    for name, near in unknown_variables(known, {k: v for k, v in os.environ.items() if k not in ours}).items():
+    for name, near in unknown_variables(SETTINGS, {k: v for k, v in os.environ.items() if k not in ours}).items():
         mend = f"unset {name}" + (f", or did you mean {near}?" if near else "")
         yield Finding("environment", "wrong", f"{name} is no setting of e2h", mend)
 

@@ -17,31 +17,14 @@ from typing import Any, NoReturn
 import pytest
 import typer
 import typer.main
-from pydantic_settings import BaseSettings
 from typer.core import TyperGroup
 
+from services.cli.doctor import SETTINGS
 from services.cli.main import app
 from services.cli.remote import API_KEY_VARIABLE
-from services.generator.settings import GeneratorSettings
-from services.orchestrator.evaluation.settings import EvaluationSettings
-from services.orchestrator.grading.settings import GradingSettings
-from services.orchestrator.jobs.settings import JobSettings
-from services.orchestrator.settings import AdmissionSettings, OrchestratorSettings
-from services.runtime.settings import RuntimeSettings
-from services.verifier.settings import VerifierSettings
 from tests.docs.shell import ROOT, Command
 from training.recipes.config import Part, check_recipe, load_recipe
 
-SETTINGS: list[type[BaseSettings]] = [
-    RuntimeSettings,
-    GeneratorSettings,
-    VerifierSettings,
-    OrchestratorSettings,
-    AdmissionSettings,
-    GradingSettings,
-    EvaluationSettings,
-    JobSettings,
-]
 _FIELDS = {
     f"{settings.model_config['env_prefix']}{name}".upper(): (settings, name)
     for settings in SETTINGS
