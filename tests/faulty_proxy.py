@@ -5,10 +5,29 @@ import contextlib
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from random import Random
 
 _RESET = struct.pack("ii", 1, 0)  # linger for no time: the close is a reset
+
+
+Serve = Callable[[threading.Event, threading.Event], Coroutine[None, None, None]]
+
+
+@contextlib.contextmanager
+def serving(serve: Serve) -> Iterator[None]:
+    """Run `serve` in a thread of its own for the length of the block: it sets the first event when it listens, and ends
+    after the second."""
+    listening, ending = threading.Event(), threading.Event()
+    thread = threading.Thread(target=lambda: asyncio.run(serve(listening, ending)))
+    thread.start()
+    try:
+        if not listening.wait(30):
+            raise TimeoutError
+        yield
+    finally:
+        ending.set()
+        thread.join()
 
 
 class FaultyProxy:
@@ -29,16 +48,8 @@ class FaultyProxy:
     @contextlib.contextmanager
     def running(self) -> Iterator["FaultyProxy"]:
         """Serve in a thread of its own for the length of the block."""
-        listening, ending = threading.Event(), threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._serve(listening, ending)))
-        thread.start()
-        try:
-            if not listening.wait(30):
-                raise TimeoutError
+        with serving(self._serve):
             yield self
-        finally:
-            ending.set()
-            thread.join()
 
     async def _serve(self, listening: threading.Event, ending: threading.Event) -> None:
         server = await asyncio.start_server(self._connection, "127.0.0.1", 0)

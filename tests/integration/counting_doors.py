@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+from tests.faulty_proxy import serving
+
 
 class CountingDoors:
     """`count` ports that forward to `port` once they are opened; until then they close what comes."""
@@ -28,16 +30,8 @@ class CountingDoors:
     @contextlib.contextmanager
     def running(self) -> Iterator["CountingDoors"]:
         """Serve in a thread of its own for the length of the block."""
-        listening, ending = threading.Event(), threading.Event()
-        thread = threading.Thread(target=lambda: asyncio.run(self._serve(listening, ending)))
-        thread.start()
-        try:
-            if not listening.wait(30):
-                raise TimeoutError
+        with serving(self._serve):
             yield self
-        finally:
-            ending.set()
-            thread.join()
 
     async def _serve(self, listening: threading.Event, ending: threading.Event) -> None:
         servers = [await self._door(moments) for moments in self.tried]
