@@ -49,8 +49,7 @@ def _experiment(options: argparse.Namespace) -> str:
     # scipy and matplotlib: seconds to import, not needed to train.
     from training.experiment.page import write_page
 
-    shown = f"python -m training.experiment {options.config} --page {options.page.name}"
-    write_page(experiment, options.out, options.page, command=shown)
+    write_page(experiment, options.out, options.page, options.config)
     return str(options.page)
 
 

@@ -65,7 +65,7 @@ def _reranking(results: Results) -> Claim:
     judges = ("PRM", "OPRM", "ORM")
     return Claim(
         "a",
-        "Reranking with a verifier trained on easy problems beats majority voting on hard ones.",
+        "Reranking with a PRM trained on easy problems beats majority voting on hard ones.",
         tuple(
             _finding(f"{name} - {MAJORITY}", _minus(results, name, MAJORITY))
             for name in (rule_name("weighted", judge) for judge in judges)
@@ -77,7 +77,7 @@ def _kinds(results: Results) -> Claim:
     pairs = [("weighted", judge) for judge in ("PRM", "OPRM")] + [("best_of_n", judge) for judge in ("PRM", "OPRM")]
     return Claim(
         "b",
-        "Process supervision (PRM, OPRM) generalises better to hard problems than outcome supervision (ORM).",
+        "A PRM trained on easy problems is better on hard ones than an ORM, by weighted voting.",
         tuple(
             _finding(
                 f"{rule_name(rule, judge)} - {rule_name(rule, 'ORM')}",
@@ -103,7 +103,7 @@ def _rules(results: Results) -> Claim:
         )
         for name in (rule_name("weighted", "PRM"), rule_name("best_of_n", "PRM"))
     ]
-    return Claim("c", "Weighted voting beats best_of_n, and both grow with N.", (*against, *growth))
+    return Claim("c", "Weighted voting beats best_of_n; whether each grows with N is told apart.", (*against, *growth))
 
 
 def _supervision(results: Results) -> Claim:
@@ -133,7 +133,6 @@ def _policies(results: Results) -> Claim:
     )
     return Claim(
         "e",
-        "Reinforcement learning with the easy-trained verifier beats supervised fine-tuning on easy problems (pass@1), "
-        "and PPO does best.",
+        "PPO with the easy-trained verifier beats supervised fine-tuning on easy problems (pass@1).",
         tuple(minus(one, other) for one, other in pairs),
     )

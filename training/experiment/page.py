@@ -35,11 +35,11 @@ from training.experiment.stages import RECORD
 _ACCURACY, _POLICIES = "experiment-accuracy.png", "experiment-policies.png"
 
 
-def write_page(experiment: Experiment, out: Path, page: Path, *, command: str) -> None:
+def write_page(experiment: Experiment, out: Path, page: Path, config: Path) -> None:
     """`page` and its plots beside it. Raises `NotFound` while an evaluation is missing."""
     results = read_results(out, experiment.seeds)
     blocks = [
-        *_head(experiment, results, command),
+        *_head(experiment, results, config),
         *_claims(claims_of(results)),
         *_accuracies(results),
         *_verifiers(results),
@@ -53,13 +53,14 @@ def write_page(experiment: Experiment, out: Path, page: Path, *, command: str) -
     (page.parent / _POLICIES).write_bytes(policies_plot(results))
 
 
-def _head(experiment: Experiment, results: Results, command: str) -> Iterator[str]:
+def _head(experiment: Experiment, results: Results, config: Path) -> Iterator[str]:
     plan = experiment.evaluation
     seeds = ", ".join(map(str, results.seeds))
     yield "# The experiment: easy-to-hard in the lab"
     yield ""
     yield from _text(
-        f"Written by `{command}`: every number and verdict below is computed. {datetime.date.today().isoformat()}, "
+        f"Written by `python -m training.experiment` from `{config.name}`: every number and verdict below is computed. "
+        f"{datetime.date.today().isoformat()}, "
         f"{processor()}, {cores()} cores; seeds {seeds}, each from random weights."
     )
     yield from _text(
