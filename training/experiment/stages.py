@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from training.experiment.plan import Experiment
 from training.judging.scoring import Scorer
 from training.lab import reward, sft
 from training.lab.control import train_control
-from training.lab.domain import EASY_LEVELS, HARD_LEVELS, LEVELS
+from training.lab.domain import EASY_LEVELS, HARD_LEVELS, LEVELS, Problem
 from training.lab.evaluation_set import lines
 from training.lab.examples import easy_problems
 from training.lab.generation import Sample
@@ -160,28 +160,28 @@ class SeedRun:
             seed = self._seed + 1000 * len(gates)
             judge = reward.train_judge(generator, encoder, materials, seed=seed, steps=steps, kind=kind)
             save(as_verifier(judge.trunk, judge.score, encoder.tokenizer, kind), encoder.tokenizer, folder)
-            gates.append(self._gate(kind, folder, generator, encoder))
+            gates.append(self._gate(kind, folder))
         if kind == "oprm":  # golden scores are of steps and outcome both
             stamp(folder)
         return {"gate": [round(gate, 3) for gate in gates]}
 
-    def _gate(self, kind: str, folder: Path, generator: LlamaForCausalLM, encoder: Encoder) -> float:
+    def _gate(self, kind: str, folder: Path) -> float:
         """AUROC within easy problems that nobody was trained on and nothing else looks at; 0.5 where none has both."""
+        judged = judge_all(*self._gate_samples, Scorer(folder))
+        found = within_problem_auc(judged, Aggregation.OUTCOME if kind == "orm" else Aggregation.MIN)
+        return 0.5 if found is None else found
+
+    @cached_property
+    def _gate_samples(self) -> tuple[list[Problem], list[list[Sample]]]:
+        """The gate's problems with the generator's samples: the same for every verifier and every try."""
+        generator, tokenizer = reward.load_generator(self.folder / "generator")
         problems = held_out(EASY_LEVELS, GATE_PROBLEMS, GATE_SEED)
         questions = [problem.question for problem in problems]
         texts = sample(
-            generator,
-            encoder.tokenizer,
-            questions,
-            GATE_SAMPLES,
-            temperature=1.0,
-            max_new_tokens=LONGEST_EASY,
-            seed=GATE_SEED,
+            generator, tokenizer, questions, GATE_SAMPLES, temperature=1.0, max_new_tokens=LONGEST_EASY, seed=GATE_SEED
         )
         groups = [[Sample(text, truncated=False, log_likelihood=0.0, tokens=1) for text in group] for group in texts]
-        judged = judge_all(problems, groups, Scorer(folder))
-        found = within_problem_auc(judged, Aggregation.OUTCOME if kind == "orm" else Aggregation.MIN)
-        return 0.5 if found is None else found
+        return problems, groups
 
     def _materials(self, levels: tuple[int, ...]) -> _Materials:
         """What the verifiers of these levels learn from, drawn once: the first of them to be made counts its cost."""
