@@ -42,8 +42,8 @@ class _Sender:
     """One process, ended with the block."""
 
     def __init__(self, share: int, senders: int) -> None:
-        # Samples come back by a file: of some hundred kilobytes through a pipe, the end was lost once in a hundred runs
-        # on a busy machine, although the sender had written all of it and ended well.
+        # Samples come back by a file: of some hundred kilobytes through a pipe, the end was lost now and then on a busy
+        # machine, although the sender ended well and told no fault.
         self._samples = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the block
         place = self._samples.fileno()
         command = [sys.executable, "-m", "services.cli.bench.sender", str(share), str(senders), str(place)]
