@@ -211,7 +211,8 @@ class Solver:
                 except Overloaded:
                     continue  # the vote that counts is the last one
                 run.tell(VoteEvent(answer=selection.answer, margin=selection.margin, n=selection.voters))
-                if rule is not None and may_stop(rule, selection, n, decided):
+                settled = rule is not None and may_stop(rule, selection, n, decided)
+                if settled and len(run.decided) < n:  # the last may have come during the vote
                     run.stopped_early = True
                     raise _Settled
         finally:

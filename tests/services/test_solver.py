@@ -1,6 +1,7 @@
 """The story of one request, with fakes on both sides: overlap, duplicates, exclusions, failures, cancellation."""
 
 import asyncio
+from collections.abc import Sequence
 from contextlib import aclosing
 from itertools import permutations
 
@@ -512,6 +513,26 @@ async def test_an_early_stop_of_a_majority_needs_no_scores() -> None:
     # Two votes of four and the lowest index are enough: a tie would still be won.
     assert (response.answer, response.stopped_early) == ("42", True)
     assert response.used in (2, 3)
+
+
+async def test_a_vote_that_is_decided_when_the_last_sample_has_come_saved_nothing() -> None:
+    last = asyncio.Event()
+
+    class SlowGrader(InlineGrader):
+        """While it compares the answer that decides the vote, the last sample comes."""
+
+        async def keys(self, answers: Sequence[str]) -> list[str]:
+            if "40" in answers:
+                last.set()
+                for _ in range(50):
+                    await asyncio.sleep(0)
+            return await super().keys(answers)
+
+    # 3 : 1 : 1 of 6; the last has the lowest index, so that a tie would be lost.
+    generator = FakeGenerator([*[GOOD] * 4, BAD, OTHER], order=(1, 2, 3, 4, 5, 0), holds={0: last})
+    solver = Solver(generator, FakeVerifier(), SlowGrader(), SolveMetrics(CollectorRegistry()))
+    response = await solver.solve(request(6, Strategy.MAJORITY, early_stop=True))
+    assert (response.answer, response.used, response.stopped_early) == ("42", 6, False)
 
 
 async def test_without_early_stop_every_sample_is_drawn() -> None:
