@@ -1,4 +1,8 @@
-"""The real stacks, started once for all tests that use them: three processes, and all in one."""
+"""The real stacks, started once for all tests that use them: three processes, and all in one.
+
+Where tests run in several processes (pytest-xdist), those that use a stack run in one of them, so that it is started
+once; the other files go to who is free, the longest first.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +11,20 @@ from pathlib import Path
 import pytest
 
 from tests.integration.processes import Process, free_port, running, service
+
+STACKS = {"three", "all_in_one", "vllm_server", "over_vllm"}
+LONGEST = "test_experiment_process.py"
+
+
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A group for each file; one for all files with a test that uses a stack."""
+    ours = [item for item in items if item.get_closest_marker("processes")]
+    stacked = {item.path for item in ours if STACKS & set(getattr(item, "fixturenames", ()))}
+    for item in ours:
+        item.add_marker(pytest.mark.xdist_group("stacks" if item.path in stacked else item.path.stem))
+    ranks = {item: (item.path.name != LONGEST, item.path not in stacked) for item in ours}
+    items.sort(key=lambda item: ranks.get(item, (False, False)))
 
 
 @dataclass(frozen=True)

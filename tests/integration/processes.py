@@ -103,6 +103,12 @@ def engine(kind: str, log: Path, port: int | None = None, speed: dict[str, Any] 
         yield process
 
 
+def e2h(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    """`e2h ARGUMENTS` to its end."""
+    command = [sys.executable, "-m", "services.cli.main", *arguments]
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=500, check=False)
+
+
 def metric(process: Process, name: str, **labels: str) -> float:
     """The sum of a metric's samples that have these labels, as the process tells it now."""
     lines = httpx2.get(f"{process.url}/metrics", timeout=60).text.splitlines()

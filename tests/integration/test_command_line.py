@@ -9,18 +9,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.integration.processes import ROOT, Process, free_port, service
+from tests.integration.processes import ROOT, Process, e2h, free_port, service
 from tests.tiny import edit_config, save_verifier
 from training.lab.domain import make_problem
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
 PROBLEM = make_problem(level=2, seed=5)
-
-
-def e2h(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services.cli.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=240, check=False)
 
 
 def test_solve_shows_classes_and_a_score_on_each_step(all_in_one: Process) -> None:

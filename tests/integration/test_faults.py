@@ -24,7 +24,7 @@ from tests.faulty_proxy import FaultyProxy
 from tests.integration.processes import Process, engine, free_port, metric, running, service, until
 from tests.stores import redis_server, server_binaries
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(300)]
 
 SLOW = {"token_s": 0.02, "tokens": 5, "spread": 15}  # the last of 8 samples takes some 2 s
 FAST = {"token_s": 0.0, "tokens": 1}

@@ -3,10 +3,7 @@
 No figure is held to milliseconds of the clock: what a machine that others use adds is measured beside it.
 """
 
-import json
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -23,9 +20,9 @@ from services.cli.bench.senders import measure
 from services.cli.bench.summary import Phase, summarise
 from services.cli.bench.workload import default_workload
 from services.core.errors import InternalError
-from tests.integration.processes import ROOT, Process, free_port, running
+from tests.integration.processes import Process, e2h, free_port, running
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(600)]
 
 SLO_S = 1.0
 
@@ -172,36 +169,11 @@ def test_a_verifier_with_a_bound_on_the_wait_keeps_its_goodput_past_its_capacity
     assert bounded.latency["p90"].value < unbounded.latency["p90"].value / 2
 
 
-def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "services.cli.main", "bench", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=500, check=False)
-
-
-def test_bench_verifier_starts_the_demo_and_writes_report_and_plot_and_compares(tmp_path: Path) -> None:
-    out, plot = tmp_path / "r.json", tmp_path / "r.png"
-    shared = ("verifier", "--rate", "5", "--duration", "3", "--closed-loop", "2", "--solutions", "4")
-    done = bench(*shared, "--json", str(out), "--plot", str(plot))
-    assert done.returncode == 0, done.stderr
-    assert "Closed loop" in done.stdout
-    report = read_report(out)
-    assert [phase.name for phase in report.phases] == ["closed loop of 2", "5 a second"]
-    for phase in report.phases:
-        assert phase.statuses["200"] > 0
-        assert set(phase.parts) == {"tokenize", "queue", "inference", "rest"}
-        assert 0 < phase.waste < 1
-        assert sum(phase.batch_solutions.counts[2:]) == phase.statuses["200"]
-    assert plot.read_bytes().startswith(b"\x89PNG")
-    again = bench(*shared, "--compare", str(out), "--seed", "1")
-    assert again.returncode == 0, again.stderr
-    assert "seed" in again.stdout
-    assert "New by old" in again.stdout
-
-
 def test_a_sweep_of_a_server_that_cannot_be_overloaded_ends_without_a_knee_beyond_it(tmp_path: Path) -> None:
     out = tmp_path / "r.json"
     with punctual(tmp_path, 0.2) as server:
-        done = bench(
-            "verifier", "--url", server.url, "--rate", "sweep", "--closed-loop", "2", "--duration", "1",
+        done = e2h(
+            "bench", "verifier", "--url", server.url, "--rate", "sweep", "--closed-loop", "2", "--duration", "1",
             "--solutions", "1", "--slo-ms", "5000", "--json", str(out), "--plot", str(tmp_path / "r.png"),
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
@@ -212,46 +184,3 @@ def test_a_sweep_of_a_server_that_cannot_be_overloaded_ends_without_a_knee_beyon
     assert rates[0] == pytest.approx(report.peak / 4)
     assert rates[-1] >= report.peak * 7.9
     assert "Knee" in done.stdout
-
-
-def test_bench_solve_asks_for_solutions_and_says_where_the_time_went(all_in_one: Process, tmp_path: Path) -> None:
-    out = tmp_path / "r.json"
-    done = bench(
-        "solve", "--url", all_in_one.url, "--rate", "1", "--duration", "3", "--n", "2", "--strategy", "best_of_n",
-        "--arrivals", "constant", "--timeout", "120", "--json", str(out), "--plot", str(tmp_path / "r.png"),
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    report = read_report(out)
-    (phase,) = report.phases
-    assert phase.statuses == {"200": 3}
-    assert set(phase.parts) == {"generate", "verify", "vote", "rest"}
-    assert phase.parts["generate"] > 0
-    assert phase.tokens_a_second > 0
-    assert (report.settings["n"], report.settings["strategy"]) == (2, "best_of_n")
-
-
-@pytest.mark.parametrize(
-    ("arguments", "code", "told"),
-    [
-        pytest.param(["--rate", "fast"], 2, "sweep", id="no rate"),
-        pytest.param(["--rate", "-1"], 2, "sweep", id="a negative rate"),
-        pytest.param(["--workload", "none.jsonl"], 2, "cannot read", id="no workload"),
-        pytest.param(["--solutions", "17"], 2, "17 are asked for", id="more solutions than there are"),
-        pytest.param(["--compare", "none.json"], 2, "cannot read", id="no old report"),
-    ],
-)
-def test_bad_options_end_with_one_clear_line_before_anything_is_started(
-    arguments: list[str], code: int, told: str
-) -> None:
-    done = bench("verifier", *arguments)
-    assert done.returncode == code
-    assert told in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_nothing_answered_is_a_failure(tmp_path: Path) -> None:
-    out = tmp_path / "r.json"
-    url = f"http://127.0.0.1:{free_port()}"
-    done = bench("verifier", "--url", url, "--rate", "5", "--duration", "1", "--json", str(out))
-    assert done.returncode == 1
-    assert json.loads(out.read_text())["phases"][0]["statuses"] == {"transport": pytest.approx(5, abs=5)}

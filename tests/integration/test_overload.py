@@ -23,7 +23,7 @@ import pytest
 from services.runtime.keys import KeyFile, new_key
 from tests.integration.processes import Process, engine, free_port, metric, running, service, until
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(300)]
 
 # A generator that makes 4 samples a second, one after another, and lets 2 s of work wait: slow, so that the processor's
 # work for ten times as much is little beside it, also on a machine that others use.

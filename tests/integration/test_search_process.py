@@ -10,7 +10,7 @@ from services.core.aggregation import aggregate
 from services.core.contracts import SolveResponse
 from services.core.steps import split_steps
 from tests.integration.conftest import Stack
-from tests.integration.processes import Process
+from tests.integration.processes import Process, e2h
 from training.lab.domain import make_problem
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
@@ -67,8 +67,6 @@ def test_a_search_over_any_vllm_server_goes_through_the_header_of_the_answer(ove
 
 
 def test_a_stream_tells_the_solutions_and_the_command_line_the_same_answer(three: Stack) -> None:
-    from tests.integration.test_command_line import e2h
-
     url = three.orchestrator.url
     body = {"problem": PROBLEM.question, "strategy": "beam", "sampling": SAMPLING, "stream": True}
     with httpx2.Client(timeout=300) as client, client.sse(f"{url}/v1/solve", method="POST", json=body) as events:

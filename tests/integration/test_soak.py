@@ -6,7 +6,7 @@ import pytest
 
 from tests.soak.run import soak
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(600)]
 
 
 def test_nothing_is_lost_among_random_faults(tmp_path: Path) -> None:
