@@ -21,24 +21,24 @@ def held_to(threads: int, device: str) -> Iterator[list[int]]:
 
     Gives the cores; raises `ValueError` when there are too few.
     """
-    before, cores = torch.get_num_threads(), os.sched_getaffinity(0)
+    before, allowed = torch.get_num_threads(), os.sched_getaffinity(0)
     taken = cores_for(threads, device)
     torch.set_num_threads(threads)
     os.sched_setaffinity(0, taken)
     try:
         yield taken
     finally:
-        os.sched_setaffinity(0, cores)
+        os.sched_setaffinity(0, allowed)
         torch.set_num_threads(before)
 
 
 def cores_for(threads: int, device: str) -> list[int]:
     """The cores of a run: one a thread on a CPU, all beside a GPU. Raises `ValueError` when there are too few."""
-    cores = sorted(os.sched_getaffinity(0))
-    if threads > len(cores):
-        raise ValueError(f"{threads} threads asked for, {len(cores)} cores here")
+    here = sorted(os.sched_getaffinity(0))
+    if threads > len(here):
+        raise ValueError(f"{threads} threads asked for, {len(here)} cores here")
     # The last ones: interrupts and other people's processes prefer the first.
-    return cores[-threads:] if device == "cpu" else cores
+    return here[-threads:] if device == "cpu" else here
 
 
 def describe(device: str) -> dict[str, Any]:

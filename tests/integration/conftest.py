@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.job_stack import JobStack
 from tests.integration.processes import Process, free_port, running, service
 
 STACKS = {"three", "all_in_one", "vllm_server", "over_vllm"}
@@ -86,3 +87,12 @@ def over_vllm(three: Stack, vllm_server: Process, tmp_path: Path) -> Iterator[Pr
     }
     with service("orchestrator", tmp_path / "orchestrator.log", **environment) as orchestrator:
         yield orchestrator
+
+
+@pytest.fixture
+def stack(shared: JobStack) -> Iterator[JobStack]:
+    """The module's own `shared` stack of jobs, empty, and without workers afterwards."""
+    with shared.client() as client:
+        client.flushall()
+    yield shared
+    shared.close()

@@ -24,14 +24,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobStack]:
         yield running
 
 
-@pytest.fixture
-def stack(shared: JobStack) -> Iterator[JobStack]:
-    with shared.client() as client:
-        client.flushall()
-    yield shared
-    shared.close()
-
-
 def post(stack: JobStack, count: int = 2) -> httpx2.Response:
     body = {"dataset": {"items": problems(count)}, "n": 4, "chunk": 2}
     return httpx2.post(f"{stack.orchestrator.url}/v1/jobs", json=body, timeout=30)

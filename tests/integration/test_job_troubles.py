@@ -42,14 +42,6 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JobStack]:
         yield running_stack
 
 
-@pytest.fixture
-def stack(shared: JobStack) -> Iterator[JobStack]:
-    with shared.client() as client:
-        client.flushall()
-    yield shared
-    shared.close()
-
-
 def pause(stack: JobStack, seconds: float = PAUSE_S) -> float:
     """Have redis answer nobody for so long; when it does again, on our monotonic clock."""
     with stack.client() as client:
