@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import secrets
+import subprocess
 import uuid
 from collections.abc import AsyncGenerator
 from pathlib import Path
@@ -18,6 +19,7 @@ from services.core.seeds import MAX_SEED, derive_seed
 from services.generator.metrics import GeneratorMetrics
 from services.generator.prompts import PromptStyle, prompt_style
 from services.generator.settings import GeneratorSettings
+from services.generator.watcher import start_watcher
 from services.runtime.checkpoint import check_model_directory, check_vocabulary, looks_local
 
 _FINISH_REASONS: dict[str | None, FinishReason] = {"stop": "stop", "length": "length"}
@@ -30,6 +32,7 @@ class VllmGenerator:
         self._settings = settings
         self._metrics = metrics
         self._engine: Any = None
+        self._watcher: subprocess.Popen[bytes] | None = None
         self._style: PromptStyle
         self._info: ModelInfo | None = None  # set last: with it, requests are taken
         self._context = 0
@@ -39,6 +42,7 @@ class VllmGenerator:
         """Load the model; tens of seconds. Raises `ModelLoadError`."""
         if looks_local(self._settings.model):
             check_model_directory(_path(self._settings))
+        self._watcher = start_watcher()
         # In a thread: the engine's constructor waits for its child process.
         await asyncio.to_thread(self._build)
         config, tokenizer = self._engine.model_config, self._engine.get_tokenizer()
@@ -66,6 +70,9 @@ class VllmGenerator:
             # Its finaliser must run now: at interpreter exit the modules it needs are gone.
             del engine
             gc.collect()
+        if self._watcher is not None:
+            self._watcher.kill()
+            self._watcher.wait()
 
     async def info(self) -> ModelInfo:
         return self._loaded()[1]

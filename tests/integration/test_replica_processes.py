@@ -1,6 +1,5 @@
 """Replicas that are processes: killed, stopped and woken under load, and no request that fails for it."""
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from random import Random
 from typing import Any
 
 import httpx2
+import psutil
 import pytest
 
 from services.core.seeds import derive_seed
@@ -143,10 +143,10 @@ def test_without_any_replica_requests_are_refused(fleet: Fleet) -> None:
         assert client.get("/ready").status_code == 503
 
 
-def engine_of(generator: Process) -> list[int]:
-    """The processes in which vLLM runs a generator's model; they outlive a parent that is killed."""
-    pid = generator.popen.pid
-    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+def engine_of(generator: Process) -> list[psutil.Process]:
+    """The processes in which vLLM runs a generator's model."""
+    started = psutil.Process(generator.popen.pid).children(recursive=True)
+    return [process for process in started if process.cmdline()[0].startswith("VLLM::")]
 
 
 def test_samples_of_a_generator_that_is_killed_are_made_by_another(three: Stack, tmp_path: Path) -> None:
@@ -164,11 +164,13 @@ def test_samples_of_a_generator_that_is_killed_are_made_by_another(three: Stack,
             with ThreadPoolExecutor(1) as pool:
                 solving = pool.submit(httpx2.post, f"{orchestrator.url}/v1/solve", json=body, timeout=300)
                 until(lambda: finished(second) >= 3)
-                for pid in (second.popen.pid, *engine):
-                    os.kill(pid, signal.SIGKILL)
+                second.popen.kill()
                 response = solving.result()
             metrics = httpx2.get(f"{orchestrator.url}/metrics").text
             ready = httpx2.get(f"{orchestrator.url}/ready").json()
+    # Nobody stopped its engine in order; it is not left to hold its memory.
+    assert engine
+    assert psutil.wait_procs(engine, timeout=60)[1] == []
     assert response.status_code == 200, response.text
     solved = response.json()
     assert solved["partial"] is False
