@@ -19,7 +19,7 @@ from tests.integration.conftest import Stack
 from tests.integration.processes import Process, free_port, service
 from training.lab.domain import make_problem
 
-pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.processes, pytest.mark.alone, pytest.mark.timeout(600)]
 
 PROBLEMS = [make_problem(level=2, seed=seed) for seed in range(40)]
 CALLERS = 8
