@@ -38,7 +38,7 @@ check: venv ## format, lint, types, import contracts
 # time each waits for one process to be loaded. The rest has a core and a thread each.
 test: check ## everything above, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not processes" -n auto --dist loadfile
-	$(BIN)/pytest -m "processes and not alone" -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/pytest -m "processes and not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest -m alone
 
 format: venv ## let ruff mend what it can

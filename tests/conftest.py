@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
+from tests.scheduling import Together
 from tests.tiny import save_verifier
 from training.lab.tokenizer import build_tokenizer
 
@@ -14,6 +16,12 @@ CheckpointOf = Callable[[str], Path]
 
 # Tiny models: a second thread costs more to wake than it computes.
 torch.set_num_threads(1)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Together:
+    """See tests/scheduling.py."""
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -1,8 +1,4 @@
-"""The real stacks, started once for all tests that use them: three processes, and all in one.
-
-Where tests run in several processes (pytest-xdist), those that use a stack run in one of them, so that it is started
-once; the other files go to who is free, the longest first.
-"""
+"""The real stacks, started once for all tests that use them: three processes, and all in one."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,20 +8,20 @@ import pytest
 
 from tests.integration.job_stack import JobStack
 from tests.integration.processes import Process, free_port, running, service
+from tests.scheduling import STACKED
 
 STACKS = {"three", "all_in_one", "vllm_server", "over_vllm"}
-LONGEST = "test_experiment_process.py"
+LONGEST = "tests/integration/test_experiment_process.py"
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A group for each file; one for all files with a test that uses a stack."""
-    ours = [item for item in items if item.get_closest_marker("processes")]
-    stacked = {item.path for item in ours if STACKS & set(getattr(item, "fixturenames", ()))}
-    for item in ours:
-        item.add_marker(pytest.mark.xdist_group("stacks" if item.path in stacked else item.path.stem))
-    ranks = {item: (item.path.name != LONGEST, item.path not in stacked) for item in ours}
-    items.sort(key=lambda item: ranks.get(item, (False, False)))
+    """The longest first. Raises `UsageError` for a file whose tests would start a stack in a process of their own."""
+    paths = {item: item.nodeid.partition("::")[0] for item in items}
+    using = {paths[item] for item in items if STACKS & set(getattr(item, "fixturenames", ()))}
+    if forgotten := {path for path in using if path.startswith("tests/integration/")} - STACKED:
+        raise pytest.UsageError(f"uses a running stack, but is not in tests/scheduling.py: {sorted(forgotten)}")
+    items.sort(key=lambda item: (paths[item] != LONGEST, paths[item] not in STACKED))
 
 
 @dataclass(frozen=True)

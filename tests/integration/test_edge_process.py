@@ -18,6 +18,7 @@ pytestmark = [pytest.mark.processes, pytest.mark.timeout(600)]
 
 SAMPLES = "e2h_generator_samples_total"
 EASY = make_problem(level=1, seed=3)
+LONGER = make_problem(level=3, seed=3)
 REQUEST: dict[str, Any] = {
     "problem": EASY.question,
     "n": 32,
@@ -93,8 +94,11 @@ def test_a_lossless_stop_gives_the_answer_of_the_full_run(three: Stack, strategy
 
 def test_a_confident_vote_stops_the_engine(three: Stack) -> None:
     before, ended = cancelled(three.generator.url), metric(three.generator.url, SAMPLES)
-    # Four times as many as the engine decodes at once: most have not begun when the first have come.
-    stopped = solve(three.orchestrator.url, strategy="majority", early_stop="confident", n=1024)
+    # Four times as many as the engine decodes at once, and not of the shortest: most have not begun when the first have
+    # come, also where the orchestrator has to wait for a processor.
+    stopped = solve(
+        three.orchestrator.url, problem=LONGER.question, strategy="majority", early_stop="confident", n=1024
+    )
     assert stopped.stopped_early
     assert stopped.used < 1024
     assert eventually(lambda: metric(three.generator.url, SAMPLES) - ended == 1024)
