@@ -34,8 +34,8 @@ check: venv ## format, lint, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# What compares times has the machine to itself. What starts services shares it with one other such test: most of the
-# time each waits for one process to be loaded. The rest has a core and a thread each.
+# What compares times has the machine to itself. What starts services shares it with one other such test: loading a
+# model takes one core. The rest has a core and a thread each.
 test: check ## everything above, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not processes" -n auto --dist loadfile
 	$(BIN)/pytest -m "processes and not alone" -n 2 --dist loadfile --no-loadscope-reorder

@@ -106,7 +106,7 @@ def engine(kind: str, log: Path, port: int | None = None, speed: dict[str, Any] 
 def e2h(*arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
     """`e2h ARGUMENTS` to its end."""
     command = [sys.executable, "-m", "services.cli.main", *arguments]
-    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=500, check=False)
+    return subprocess.run(command, cwd=ROOT, input=stdin, capture_output=True, text=True, timeout=240, check=False)
 
 
 def metric(process: Process, name: str, **labels: str) -> float:

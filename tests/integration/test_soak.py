@@ -1,4 +1,4 @@
-"""A short soak; `python -m tests.soak` is the long one, which alone lasts long enough to judge what processes take."""
+"""A short soak; `python -m tests.soak` is the long one, which alone judges memory."""
 
 from pathlib import Path
 

@@ -10,8 +10,10 @@ BROKEN, LEFT = "broken", "left"
 ALLOWED = {"200", "429", "503", "504", LEFT}
 # Growth from the first quarter of a life to its last that is noise: allocators, connections of pools, threads of pools.
 TOLERANCES: Mapping[str, float] = {"rss_kib": 48 * 1024, "threads": 6, "descriptors": 24}
-# A life that is shorter, or was read more seldom, says nothing of leaks: it is all start, when pools fill.
-FEWEST_READINGS, SHORTEST_S = 12, 120.0
+# A life that is shorter says nothing of leaks: it is all start.
+FEWEST_READINGS = 12
+# Nor does a life of fewer seconds, of each: pools fill for the first twenty.
+SHORTEST_S: Mapping[str, float] = {"rss_kib": 120.0, "threads": 45.0, "descriptors": 45.0}
 # What a worker's memory rises by, once: it loads what makes reports when a job ends in its hands, in a thread with an
 # arena of its own (tests/evaluation/test_report.py shows that more reports take no more).
 REPORTS_KIB = 320 * 1024
@@ -110,7 +112,7 @@ def of_job(job: JobSeen) -> list[str]:
 def growth(name: str, seen: Sequence[Reading]) -> list[str]:
     """What a process took more and more of: from its first quarter to its last, by its slope, and still in its second
     half, since a step that is taken once is no leak."""
-    if not tells_of_growth(seen):
+    if len(seen) < FEWEST_READINGS:
         return []
     found, span = [], seen[-1].at - seen[0].at
     for what, noise in TOLERANCES.items():
@@ -118,14 +120,9 @@ def growth(name: str, seen: Sequence[Reading]) -> list[str]:
         values = [float(getattr(reading, what)) for reading in seen]
         slope = statistics.linear_regression([reading.at for reading in seen], values).slope * span
         steady = min(risen(values), slope) <= tolerance or risen(values[len(values) // 2 :]) <= tolerance / 4
-        if not steady:
+        if not steady and span >= SHORTEST_S[what]:
             found.append(f"{name}: {what} grew by {risen(values):.0f} in {span:.0f} s")
     return found
-
-
-def tells_of_growth(seen: Sequence[Reading]) -> bool:
-    """Whether a life is long enough to be judged."""
-    return len(seen) >= FEWEST_READINGS and seen[-1].at - seen[0].at >= SHORTEST_S
 
 
 def risen(values: Sequence[float]) -> float:

@@ -67,10 +67,12 @@ def test_what_a_process_takes_more_and_more_of_is_told(what: str) -> None:
     assert [line for line in broken(record) if what in line] == broken(record) != []
 
 
-def test_the_start_of_a_life_is_no_leak() -> None:
+@pytest.mark.parametrize(("seconds", "said"), [(20, []), (60, ["threads", "descriptors"])])
+def test_the_start_of_a_life_is_no_leak_and_a_minute_tells_of_all_but_memory(seconds: int, said: list[str]) -> None:
     record = sound()
-    record.readings = {"worker-0.1": [Reading(at / 4, 1e5 + 1e4 * at, 10 + at, 20 + at) for at in range(60)]}
-    assert broken(record) == []
+    rising = [Reading(at, 1e5 + 1e4 * at, 10 + at, 20 + at * 2) for at in range(seconds)]
+    record.readings = {"worker-0.1": rising}
+    assert [line.split()[1] for line in broken(record)] == said
 
 
 def test_a_step_that_is_taken_once_is_no_leak() -> None:
