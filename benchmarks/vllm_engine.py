@@ -17,9 +17,6 @@ from typing import Any, Literal
 
 from benchmarks.clock import Clock
 
-# Prefix blocks of 128 tokens (vLLM's default on a CPU) would be shared too seldom; 32 is the smallest that its CPU
-# attention takes, 16 the default on a GPU.
-_BLOCK = {"cpu": 32, "cuda": 16}
 _QUIET = {
     "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_NO_USAGE_STATS": "1",
@@ -40,7 +37,7 @@ class Options:
     cores: tuple[int, ...]
     compiled: bool
     cache_gib: int
-    block: int | None = None  # tokens of a prefix block; None: `_BLOCK`
+    block: int | None = None  # tokens of a prefix block; None: as vLLM comes
 
 
 def main() -> None:
@@ -80,7 +77,7 @@ def _build(options: Options) -> Any:
         pooler_config=PoolerConfig(task=options.task),
         dtype=options.dtype,
         enforce_eager=not options.compiled,
-        block_size=options.block or _BLOCK[options.device],
+        block_size=options.block,
         # vLLM itself refuses to read prefixes from the cache where all tokens are pooled.
         enable_prefix_caching=options.task == "classify",
         kv_cache_memory_bytes=options.cache_gib * 2**30,

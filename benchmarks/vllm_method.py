@@ -111,10 +111,10 @@ class VllmTokens:
 class VllmLastToken:
     """One request a step, which ends at the step's read-out row. The prefix cache is empty before each problem."""
 
-    name = "vLLM last token + prefix cache"
-
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, which: str = "") -> None:
+        """`which` stands after the name: how this engine differs from the tuned one."""
         self._engine = engine
+        self.name = f"vLLM last token + prefix cache{which}"
 
     def score(self, problem: Problem) -> Scored:
         self._engine.forget()
