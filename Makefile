@@ -45,8 +45,8 @@ format: venv ## let ruff mend what it can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-lab: venv ## train the demo pair again, from a seed, into out/lab
-	$(BIN)/python -m training.lab --out out/lab
+lab: venv ## train the demo pair again: out/lab/seed-0/generator and oprm (25 minutes of one core)
+	$(BIN)/python -m training.experiment training/configs/demo-pair.toml --out $(or $(OUT),out/lab) --until oprm
 
 report: venv ## the table of models/README.md
 	$(BIN)/python -m training.lab.report --n 64

@@ -9,7 +9,7 @@ import pytest
 
 from services.orchestrator.evaluation.store import ResultsStore
 from tests.integration.processes import ROOT
-from training.experiment.stages import POLICIES, RECORD, SAMPLED, VERIFIERS
+from training.experiment.stages import GENERATOR, POLICIES, RECORD, SAMPLED, VERIFIERS
 
 pytestmark = [pytest.mark.processes, pytest.mark.timeout(900)]
 STAGES = 1 + len(VERIFIERS) + len(POLICIES) + len(VERIFIERS) + len(POLICIES)
@@ -21,8 +21,16 @@ def make(target: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=800, check=False)
 
 
+def experiment(config: str, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "training.experiment", f"training/configs/{config}.toml", "--out", str(out), *more]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+
+
 def test_the_smoke_trains_serves_evaluates_and_reports_within_six_gib(tmp_path: Path) -> None:
     out = tmp_path / "out"
+    begun = experiment("experiment-smoke", out, "--until", GENERATOR)
+    assert begun.returncode == 0, begun.stderr
+    assert [json.loads(line)["stage"] for line in (out / "seed-1" / RECORD).read_text().splitlines()] == [GENERATOR]
     done = make("experiment-smoke", out)
     assert done.returncode == 0, done.stderr + "".join(log.read_text() for log in out.glob("*/log.txt"))
     record = (out / "seed-1" / RECORD).read_text()
@@ -45,7 +53,6 @@ def test_the_smoke_trains_serves_evaluates_and_reports_within_six_gib(tmp_path: 
     again = make("experiment-smoke", out)
     assert again.returncode == 0, again.stderr
     assert (out / "seed-1" / RECORD).read_text() == record
-    other = [sys.executable, "-m", "training.experiment", "training/configs/experiment.toml", "--out", str(out)]
-    refused = subprocess.run(other, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    refused = experiment("experiment", out)
     assert refused.returncode == 2
     assert "another experiment" in refused.stderr

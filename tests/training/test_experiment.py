@@ -24,7 +24,7 @@ from training.experiment.results import (
     pooled,
     rule_name,
 )
-from training.experiment.stages import CONFIGS, RECORD, SeedRun
+from training.experiment.stages import CONFIGS, RECORD, TRAINED, SeedRun
 from training.recipes.config import ConfigError, load_recipe
 
 VALUES = arrays(np.float64, st.tuples(st.integers(1, 4), st.integers(1, 9)), elements=st.floats(0, 1))
@@ -141,8 +141,20 @@ def test_a_stage_is_made_once_and_one_that_was_cut_is_made_anew(tmp_path: Path) 
     assert record["peak_gib"] > 0
 
 
-def test_both_configs_are_whole_and_an_unknown_key_is_refused() -> None:
-    for name in ("experiment", "experiment-smoke"):
+def test_training_ends_with_the_model_that_was_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = SeedRun(load_recipe(Experiment, CONFIGS / "demo-pair.toml"), 0, tmp_path)
+    made: list[str] = []
+    monkeypatch.setattr(run, "_once", lambda name, *_, **__: made.append(name))
+    run.run(until="oprm")
+    assert made == ["generator", "oprm"]
+    made.clear()
+    run.run()
+    assert tuple(made[: len(TRAINED)]) == TRAINED
+    assert len(made) > len(TRAINED)
+
+
+def test_the_configs_are_whole_and_an_unknown_key_is_refused() -> None:
+    for name in ("experiment", "experiment-smoke", "demo-pair"):
         load_recipe(Experiment, CONFIGS / f"{name}.toml")
     assert len(load_recipe(Experiment, CONFIGS / "experiment.toml").seeds) >= 3
     with pytest.raises(ConfigError, match="verifier"):

@@ -1,6 +1,7 @@
 """The experiment of Sun et al. (2024) on the lab, from nothing to its page.
 
     python -m training.experiment CONFIG --out OUT [--page docs/experiment.md] [--processes 2]
+    python -m training.experiment CONFIG --out OUT --until oprm     # generator and OPRM alone: the demo pair's way
 
 Each seed is a process of its own, which shares the cores with the others. What is finished under OUT is not made again.
 The page is written from what is under OUT alone; its plots stand beside it.
@@ -20,7 +21,7 @@ from subprocess import run
 from services.core.errors import InternalError
 from services.runtime.machine import cores
 from training.experiment.plan import Experiment
-from training.experiment.stages import SeedRun, write_problems
+from training.experiment.stages import TRAINED, SeedRun, write_problems
 from training.recipes.commands import recipe_parser, run_command
 from training.recipes.config import ConfigError, load_recipe
 
@@ -29,7 +30,9 @@ def main() -> None:
     """Train, evaluate, write the page."""
     parser = recipe_parser(__doc__)
     parser.add_argument("--out", type=Path, required=True, help="models, samples and reports, kept")
-    parser.add_argument("--page", type=Path, help="the Markdown page to write")
+    ends = parser.add_mutually_exclusive_group()
+    ends.add_argument("--page", type=Path, help="the Markdown page to write")
+    ends.add_argument("--until", choices=TRAINED, help="train no further than this model, and evaluate nothing")
     parser.add_argument("--processes", type=int, default=1, help="seeds at a time")
     parser.add_argument("--only", type=int, metavar="SEED", help=argparse.SUPPRESS)
     run_command(lambda: _experiment(parser.parse_args()))
@@ -38,7 +41,7 @@ def main() -> None:
 def _experiment(options: argparse.Namespace) -> str:
     experiment = load_recipe(Experiment, options.config, options.overrides)
     if options.only is not None:
-        SeedRun(experiment, options.only, options.out).run()
+        SeedRun(experiment, options.only, options.out).run(options.until)
         return f"seed {options.only} done"
     options.out.mkdir(parents=True, exist_ok=True)
     _same_plan(experiment, options.out)
@@ -74,11 +77,12 @@ def _all_seeds(seeds: Sequence[int], options: argparse.Namespace) -> None:
 def _process(seed: int, options: argparse.Namespace, threads: int) -> int:
     overrides = [part for override in options.overrides for part in ("--set", override)]
     command = [sys.executable, "-m", "training.experiment", str(options.config), "--out", str(options.out)]
+    until = ["--until", options.until] if options.until else []
     folder = options.out / f"seed-{seed}"
     folder.mkdir(exist_ok=True)
     with (folder / "log.txt").open("ab") as log:
         made = run(  # noqa: S603 - our own module
-            [*command, "--only", str(seed), *overrides],
+            [*command, "--only", str(seed), *until, *overrides],
             stdout=log,
             stderr=log,
             # vLLM would bind its threads to cores that the other seeds use.

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,14 @@ VERIFIERS = (
 )
 SAMPLED = "oprm"  # the verifier whose evaluation samples; the others score those samples
 POLICIES = ("control", "rest", "dpo", "ppo")
+GENERATOR = "generator"
+TRAINED = (GENERATOR, *(name for name, *_ in VERIFIERS), *POLICIES)  # in the order in which they are made
 PROBLEMS_FILE, HARD_FILE = "problems.jsonl", "problems-hard.jsonl"
 FULL_SEED = 6_000_000
 GATE_SEED, GATE_PROBLEMS, GATE_SAMPLES = 13_000_000, 40, 8  # problems of each easy level
 LONGEST_EASY, LONGEST = 64, 140  # tokens: a solution of ten steps takes some 110
 RECORD = "stages.jsonl"
+Make = Callable[[Path], dict[str, Any] | None]
 _Materials = tuple[LlamaForCausalLM, Encoder, list[reward.Material]]
 
 
@@ -80,21 +83,27 @@ class SeedRun:
         self._gathered: dict[tuple[int, ...], _Materials] = {}
         self.folder.mkdir(parents=True, exist_ok=True)
 
-    def run(self) -> None:
-        """All of them, in order. Raises what the recipes raise, and `RuntimeError` for an evaluation that failed."""
-        self._once("generator", self._generator)
-        for name, kind, levels in VERIFIERS:
-            self._once(name, partial(self._verifier, kind, levels))
-        self._once("control", self._control)
-        self._once("rest", self._rest)
-        self._once("dpo", self._dpo)
-        self._once("ppo", self._ppo)
+    def run(self, until: str | None = None) -> None:
+        """All of them in order, or those up to the trained model of that name.
+
+        Raises what the recipes raise, and `RuntimeError` for an evaluation that failed.
+        """
+        for name, train in self._training():
+            self._once(name, train)
+            if name == until:
+                return
         self._evaluations()
+
+    def _training(self) -> Iterator[tuple[str, Make]]:
+        yield GENERATOR, self._generator
+        for name, kind, levels in VERIFIERS:
+            yield name, partial(self._verifier, kind, levels)
+        yield from zip(POLICIES, (self._control, self._rest, self._dpo, self._ppo), strict=True)
 
     def _evaluations(self) -> None:
         plan = self._experiment.evaluation
         drawn = ["--seed", str(self._seed), "--max-tokens", str(LONGEST)]
-        base = ["--n", str(plan.n), "--generator", str(self.folder / "generator")]
+        base = ["--n", str(plan.n), "--generator", str(self.folder / GENERATOR)]
         self._evaluate(SAMPLED, SAMPLED, ["--dataset", str(self._out / PROBLEMS_FILE), *drawn, *base])
         for name, *_ in VERIFIERS:
             if name != SAMPLED:
@@ -122,7 +131,7 @@ class SeedRun:
     def _policy(self, name: str) -> Path:
         return self.folder / name if name == "control" else self.folder / name / "generator"
 
-    def _once(self, name: str, make: Callable[[Path], dict[str, Any] | None], *, keep: bool = False) -> None:
+    def _once(self, name: str, make: Make, *, keep: bool = False) -> None:
         """Make `folder/name` unless an earlier run finished it; `keep` goes on from what is there.
 
         What `make` returns is recorded beside time and memory.
@@ -174,7 +183,7 @@ class SeedRun:
     @cached_property
     def _gate_samples(self) -> tuple[list[Problem], list[list[Sample]]]:
         """The gate's problems with the generator's samples: the same for every verifier and every try."""
-        generator, tokenizer = reward.load_generator(self.folder / "generator")
+        generator, tokenizer = reward.load_generator(self.folder / GENERATOR)
         problems = held_out(EASY_LEVELS, GATE_PROBLEMS, GATE_SEED)
         questions = [problem.question for problem in problems]
         texts = sample(
@@ -186,7 +195,7 @@ class SeedRun:
     def _materials(self, levels: tuple[int, ...]) -> _Materials:
         """What the verifiers of these levels learn from, drawn once: the first of them to be made counts its cost."""
         if levels not in self._gathered:
-            generator, tokenizer = reward.load_generator(self.folder / "generator")
+            generator, tokenizer = reward.load_generator(self.folder / GENERATOR)
             encoder, plan, easy = Encoder(tokenizer), self._experiment.verifier, levels == EASY_LEVELS
             problems = (
                 easy_problems(plan.problems, reward.PROBLEM_SEED)
@@ -200,7 +209,7 @@ class SeedRun:
 
     def _control(self, folder: Path) -> None:
         """The generator fine-tuned on the right easy solutions that the verifiers saw: SFT on easy, all of it."""
-        generator, tokenizer = reward.load_generator(self.folder / "generator")
+        generator, tokenizer = reward.load_generator(self.folder / GENERATOR)
         experiment = self._experiment
         trained = train_control(
             generator,
