@@ -35,10 +35,11 @@ check: venv ## format, lint, types, import contracts
 	$(BIN)/lint-imports
 
 # What compares times has the machine to itself. What starts services shares it with one other such test: loading a
-# model takes one core. The rest has a core and a thread each.
+# model takes one core, and two vLLMs that bind their threads would choose the same. The rest has a core and a thread each.
 test: check ## everything above, then the whole test suite
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not processes" -n auto --dist loadfile
-	$(BIN)/pytest -m "processes and not alone" -n 2 --dist loadfile --no-loadscope-reorder
+	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
+	  $(BIN)/pytest -m "processes and not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest -m alone
 
 format: venv ## let ruff mend what it can
