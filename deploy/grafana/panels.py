@@ -92,6 +92,27 @@ SOLVING = (
         "0 closed, 1 half open, 2 open: that replica gets no requests.",
     ),
     Panel(
+        "Upstreams: tokens under way",
+        "short",
+        (("{{service}} {{replica}}", "sum by (service, replica) (e2h_upstream_outstanding_tokens)"),),
+        "What each replica was asked for and has not answered.",
+    ),
+    Panel(
+        "Requests with an Idempotency-Key",
+        "reqps",
+        (("{{outcome}}", rate("e2h_idempotent_requests_total", "outcome")),),
+        "replayed and joined: a caller sent a request again, and it was not executed again.",
+    ),
+    Panel(
+        "Done without redis",
+        "ops",
+        (
+            ("rates counted in one process", rate("e2h_rate_limit_redis_faults_total")),
+            ("answers kept in one process", rate("e2h_idempotency_redis_faults_total")),
+        ),
+        "Redis was away or slow: limits and kept answers hold for each process alone.",
+    ),
+    Panel(
         "Grading",
         "ops",
         (
@@ -100,6 +121,15 @@ SOLVING = (
         ),
     ),
     Panel("Comparisons that wait", "short", (("{{instance}}", "e2h_grading_waiting"),)),
+    Panel(
+        "Verdicts of grading",
+        "ops",
+        (
+            ("{{method}}", rate("e2h_grading_verdicts_total", "method")),
+            ("known already", rate("e2h_grading_remembered_total")),
+        ),
+        "Symbolic verdicts cost a process its time, the others next to nothing.",
+    ),
     Panel(
         "Verifier against majority",
         "percentunit",

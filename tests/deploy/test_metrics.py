@@ -15,6 +15,7 @@ from services.orchestrator.jobs.metrics import JobMetrics
 from services.orchestrator.metrics import AdmissionMetrics, SolveMetrics
 from services.orchestrator.routing import RoutingMetrics
 from services.runtime.app import Lifecycle, build_app
+from services.runtime.idempotency import IdempotentAnswers
 from services.runtime.settings import RuntimeSettings
 from services.verifier.cache import build_score_cache
 from services.verifier.metrics import VerifierMetrics
@@ -42,6 +43,7 @@ def exported() -> dict[str, set[str]]:
     ):
         metrics(registry)
     BoundedGenerator(FakeGenerator([]), 1, registry)
+    IdempotentAnswers(RuntimeSettings(), registry)
     settings = VerifierSettings(cache_url="redis://127.0.0.1:1/0")
     build_score_cache(settings, registry)
     runtime = RuntimeSettings(api_keys_file=ROOT / "no-keys.json")
@@ -91,6 +93,13 @@ def test_a_query_selects_and_groups_by_labels_that_there_are(where: str, query: 
     grouped = {label.strip() for labels in re.findall(r"by \(([^)]*)\)", query) for label in labels.split(",")}
     missing = (selected | grouped) - known
     assert not missing or not names <= EXPORTED.keys()  # an unknown metric is the other test's
+
+
+def test_what_is_exported_is_looked_at_somewhere() -> None:
+    asked = {name for _, name in QUERIES}
+    bases = {name: re.sub("_(bucket|sum|count)$", "", name) for name in EXPORTED}
+    looked_at = {bases[name] for name in asked}
+    assert {base for base in bases.values() if base not in looked_at} == set()
 
 
 def test_the_names_would_not_be_found_by_chance() -> None:
