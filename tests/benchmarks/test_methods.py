@@ -10,7 +10,7 @@ from benchmarks.methods import Body, OneAtATime, Padded, Scored, Values, load_bo
 from benchmarks.models import products
 from benchmarks.ours import Trie
 from benchmarks.plain import CheckFailed, check_plain
-from benchmarks.running import largest_difference, measure
+from benchmarks.running import TOLERANCE, largest_difference, measure
 from benchmarks.workload import Problem, build
 from services.verifier.head import Head, Linear
 from tests.benchmarks.conftest import CONFIG, VOCABULARY
@@ -39,6 +39,11 @@ def _without_bias(head: Head) -> Head:
 
 def test_the_plain_forward_is_that_of_transformers_and_depends_on_early_tokens(directory: Path, body: Body) -> None:
     check_plain(OneAtATime(body), directory, "float32", build("best-of-16", 1, VOCABULARY), 1e-4)
+
+
+def test_the_check_passes_at_the_precision_of_a_gpu(directory: Path) -> None:
+    plain = OneAtATime(load_body(directory, "bfloat16", "cpu"))
+    check_plain(plain, directory, "bfloat16", build("best-of-16", 1, VOCABULARY), TOLERANCE["bfloat16"])
 
 
 def test_a_plain_forward_with_another_head_is_refused(directory: Path, body: Body) -> None:
