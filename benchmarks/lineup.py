@@ -42,10 +42,9 @@ def engines(setup: Setup, keys: Collection[str]) -> Iterator[dict[str, Engine]]:
     """The vLLM engines of these methods, starting all at once, for it takes minutes to compile; ended afterwards."""
     with contextlib.ExitStack() as stack:
         started = {}
-        for key, task in _TASKS.items():
+        for key in _TASKS:
             if key in keys:
-                block = None if key in _AS_IT_COMES else setup.vllm_block or _BLOCK[setup.device]
-                started[key] = Engine(_options(setup, task, block))
+                started[key] = Engine(_options(setup, key))
                 stack.callback(started[key].close)
         yield started
 
@@ -78,15 +77,15 @@ def make(setup: Setup, keys: Collection[str], plain: OneAtATime, started: dict[s
     return {key: makers[key]() for key in here}
 
 
-def _options(setup: Setup, task: Literal["token_classify", "classify"], block: int | None) -> Options:
+def _options(setup: Setup, key: str) -> Options:
     return Options(
         model=str(setup.directory),
-        task=task,
+        task=_TASKS[key],
         dtype=setup.dtype,
         device=setup.device,
         threads=setup.threads,
         cores=setup.cores,
         compiled=not setup.vllm_eager,
         cache_gib=setup.vllm_cache_gib,
-        block=block,
+        block=None if key in _AS_IT_COMES else setup.vllm_block or _BLOCK[setup.device],
     )

@@ -12,6 +12,9 @@ from benchmarks.running import largest_difference
 from benchmarks.workload import Problem, Workload
 
 _SEQUENCES = 4
+# A token that moves probabilities by so much tells right from wrong at any precision: ten tolerances of bfloat16 are
+# half of all there is.
+_MOVES_ENOUGH = 0.1
 
 
 class CheckFailed(Exception):
@@ -30,7 +33,7 @@ def check_plain(plain: OneAtATime, directory: Path, dtype: str, workload: Worklo
     if not difference <= tolerance:
         raise CheckFailed(f"the plain forward is {difference:.1e} from transformers' own model")
     moved = largest_difference(found, plain.score(_with_other_token(few)).values)
-    if not moved > 2 * tolerance:
+    if not moved > min(10 * tolerance, _MOVES_ENOUGH):
         raise CheckFailed(f"another prompt token moves the scores by {moved:.1e} only")
 
 

@@ -46,6 +46,14 @@ def test_the_check_passes_at_the_precision_of_a_gpu(directory: Path) -> None:
     check_plain(plain, directory, "bfloat16", build("best-of-16", 1, VOCABULARY), TOLERANCE["bfloat16"])
 
 
+def test_scores_that_no_early_token_moves_are_refused(
+    directory: Path, body: Body, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.plain._with_other_token", lambda problem: problem)
+    with pytest.raises(CheckFailed, match="another prompt token"):
+        check_plain(OneAtATime(body), directory, "float32", build("best-of-16", 1, VOCABULARY), 1e-4)
+
+
 def test_a_plain_forward_with_another_head_is_refused(directory: Path, body: Body) -> None:
     wrong = Body(body.decoder, _without_bias(body.head), body.device, body.pad_id)
     with pytest.raises(CheckFailed, match="from transformers"):
