@@ -23,14 +23,14 @@ ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 WITHIN_S = 90.0
 
 
-def wait_for(what: Callable[[], Any], within_s: float = WITHIN_S) -> Any:
-    """The first truth that `what` tells."""
+def wait_for(what: Callable[[], Any], within_s: float = WITHIN_S, told: Callable[[], str] = str) -> Any:
+    """The first truth that `what` tells. If it tells none, the error says what is `told` then."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if found := what():
             return found
         time.sleep(0.05)
-    raise TimeoutError("it did not come true")
+    raise TimeoutError(f"it did not come true: {told()}")
 
 
 def problems(count: int, **special: str) -> list[dict[str, Any]]:
@@ -132,6 +132,10 @@ class JobStack:
     @property
     def living(self) -> list[Worker]:
         return [worker for worker in self.workers if worker.living]
+
+    def outputs(self) -> str:
+        """What each worker of now has printed, and the exit codes of those that ended."""
+        return "\n".join(f"{worker.url} living={worker.living} {worker.code}\n{worker.output}" for worker in self.workers)
 
     def client(self) -> Redis:
         return Redis.from_url(self.redis.url)

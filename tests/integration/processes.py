@@ -1,5 +1,6 @@
 """Real service processes for tests: started on free loopback ports, awaited by `/ready`, ended by SIGTERM."""
 
+import itertools
 import json
 import os
 import signal
@@ -8,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ ROOT = Path(__file__).parents[2]
 # vLLM needs half a minute on an idle core; a shared one may be slow.
 _READY_WITHIN_S = 240
 _STOPPED_WITHIN_S = 60
+# Below those that a kernel gives to outgoing connections, of which one may come before a service has opened its port.
+_PORTS = range(20_000, 32_000)
+_PARTS = 8
 
 
 class Process:
@@ -66,11 +70,24 @@ class Process:
             raise
 
 
+def _ports() -> Iterator[int]:
+    """In turn, from a part that is this pytest-xdist worker's own."""
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
+    size = len(_PORTS) // _PARTS
+    return itertools.cycle(_PORTS[worker * size : (worker + 1) * size])
+
+
+_OFFERED = _ports()
+
+
 def free_port() -> int:
-    """A loopback port that nothing listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nothing listens on, and that nobody else is given before its turn comes round."""
+    for port in itertools.islice(_OFFERED, len(_PORTS)):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError("no port is free")
 
 
 @contextmanager
