@@ -14,12 +14,23 @@ from services.core.errors import ModelLoadError
 _ROWS = 1024
 
 
+def has_products() -> bool:
+    """Whether this torch has oneDNN's products."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
+def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """[rows, outputs] of rows [rows, inputs] and a weight [outputs, inputs], which must be contiguous to be fast."""
+    out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
+    return out
+
+
 def pack_linears(body: nn.Module) -> bool:
     """Replace the linear layers of `body`, in place, where torch has the kernels. Returns whether it has.
 
     The products stay the same up to float32 rounding; gradients are gone.
     """
-    if not torch.backends.mkldnn.is_available() or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if not has_products():
         return False
     for parent in list(body.modules()):
         for name, child in list(parent.named_children()):

@@ -14,7 +14,7 @@ from services.core.errors import ModelLoadError
 from services.verifier.families.base import Encoded
 from services.verifier.forward import packed_forward
 from services.verifier.head import Head
-from services.verifier.packed_attention import Kept, Plan
+from services.verifier.plan import Kept, Plan
 from services.verifier.prefix_cache import Match, Node, PrefixCache
 from services.verifier.trie import Packed, key_of, pack, part_of
 

@@ -11,7 +11,8 @@ import torch
 
 from services.verifier.families.base import Encoded
 from services.verifier.head import Head
-from services.verifier.packed_attention import NAME, Plan
+from services.verifier.packed_attention import NAME
+from services.verifier.plan import Plan
 
 
 @torch.inference_mode()

@@ -6,9 +6,9 @@ never by text: tokenised step by step or whole, ids differ at almost every joint
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 _BYTES = 4
 
@@ -172,37 +172,61 @@ class _Packer:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Causal:
-    """One call of causal attention: `rows` are slices that follow one another on a path, the last one is asked for."""
-
-    rows: tuple[tuple[int, int], ...]
+Slices = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Cross:
-    """One call of full attention: the queries of [begin, end) look at the keys of all slices in `keys`."""
+class Block:
+    """The rows [begin, end), which attend at once: to all rows of the slices in `above`, and to their ancestors among
+    themselves."""
 
-    keys: tuple[tuple[int, int], ...]
     begin: int
     end: int
+    above: Slices
 
 
-def attention_calls(packed: Packed, fold_below: int) -> tuple[list[Causal], list[Cross]]:
-    """The attention of a packed row in two kinds of calls, each key seen by each of its descendants exactly once.
+def attention_blocks(packed: Packed, most: int, *, across: bool, cuts: Collection[int] = ()) -> list[Block]:
+    """The rows in blocks of at most `most`, in order.
 
-    Keys that many descendants share get one call for all of them. Runs of fewer than `fold_below` tokens are not worth
-    one: they are repeated in the causal call of each segment below.
+    A longer segment is parted evenly. With `across`, segments that follow one another below the same ancestors make one
+    block as long as they fit, because small products are slow; but no segment that begins at a row of `cuts` is added.
     """
-    causal: list[Causal] = []
-    cross: list[Cross] = []
-    folds: list[tuple[tuple[int, int], ...]] = []  # for the children of each segment
+    blocks: list[Block] = []
+    above = _ancestors(packed)
+    place = 0
+    while place < len(packed.segments):
+        last = _last_that_fits(packed, place, most, cuts) if across else place
+        first, stop = packed.segments[place].begin, packed.segments[last].end
+        pieces = -(-(stop - first) // most)
+        bounds = [first + (stop - first) * piece // pieces for piece in range(pieces + 1)]
+        blocks += [Block(begin, end, _joined(above[place], first, begin)) for begin, end in pairwise(bounds)]
+        place = last + 1
+    return blocks
+
+
+def _ancestors(packed: Packed) -> list[Slices]:
+    """The rows above each segment."""
+    above: list[Slices] = []
     for segment in packed.segments:
-        above = () if segment.parent is None else folds[segment.parent]
-        run = (*above, (segment.begin, segment.end))
-        causal.append(Causal(run))
-        big = sum(end - begin for begin, end in run) >= fold_below
-        if big and segment.shared:
-            cross.append(Cross(run, segment.end, segment.subtree_end))
-        folds.append(() if big else run)
-    return causal, cross
+        parent = None if segment.parent is None else packed.segments[segment.parent]
+        above.append(() if parent is None else _joined(above[segment.parent or 0], parent.begin, parent.end))
+    return above
+
+
+def _joined(slices: Slices, begin: int, end: int) -> Slices:
+    """With one more slice, which may go on where the last one ends."""
+    if begin == end:
+        return slices
+    if slices and slices[-1][1] == begin:
+        return (*slices[:-1], (slices[-1][0], end))
+    return (*slices, (begin, end))
+
+
+def _last_that_fits(packed: Packed, place: int, most: int, cuts: Collection[int]) -> int:
+    """The last segment (by place) of the block that begins with this one."""
+    segments, first = packed.segments, packed.segments[place]
+    limit = packed.rows if first.parent is None else segments[first.parent].subtree_end
+    limit = min(limit, first.begin + most)
+    while place + 1 < len(segments) and segments[place + 1].end <= limit and segments[place + 1].begin not in cuts:
+        place += 1
+    return place

@@ -135,7 +135,9 @@ class JobStack:
 
     def outputs(self) -> str:
         """What each worker of now has printed, and the exit codes of those that ended."""
-        return "\n".join(f"{worker.url} living={worker.living} {worker.code}\n{worker.output}" for worker in self.workers)
+        return "\n".join(
+            f"{worker.url} living={worker.living} {worker.code}\n{worker.output}" for worker in self.workers
+        )
 
     def client(self) -> Redis:
         return Redis.from_url(self.redis.url)

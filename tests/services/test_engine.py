@@ -20,11 +20,13 @@ from transformers import (
 )
 
 from services.core.errors import ModelLoadError
+from services.verifier import cpu_attention, gpu_attention
 from services.verifier import packed_attention as attention
 from services.verifier.engine import DeviceOutOfMemory, TrieEngine
 from services.verifier.families.base import Encoded
 from services.verifier.forward import plain_forward
 from services.verifier.head import Head, Linear
+from services.verifier.plan import Plan
 from services.verifier.trie import key_of, pack
 
 VOCABULARY = 97
@@ -96,15 +98,19 @@ def decoder(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(params=["grouped", "flex"])
-def either_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The CPU's attention, and the GPU's run uncompiled on a CPU."""
+@pytest.fixture(params=["products", "flash", "flex"])
+def each_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's attention with and without oneDNN's products, and the GPU's run uncompiled on a CPU."""
+    if request.param == "flash":
+        monkeypatch.setattr(cpu_attention, "has_products", lambda: False)
     if request.param == "flex":
-        monkeypatch.setattr(attention, "_grouped", attention._flex)
+        monkeypatch.setattr(cpu_attention, "attend", gpu_attention.attend)
 
 
 @pytest.mark.parametrize("count", [1, 2, 16, 64])
-@pytest.mark.parametrize(("prompt", "steps"), [(3, 40), (80, 6)], ids=["short prompt", "long prompt"])
+@pytest.mark.parametrize(
+    ("prompt", "steps"), [(3, 40), (80, 6), (300, 60)], ids=["short prompt", "long prompt", "all long"]
+)
 def test_a_batch_scores_as_plain_forward_passes_do(decoder: str, count: int, prompt: int, steps: int) -> None:
     batch = solutions(count, prompt, steps)
     assert check(engine_of(decoder), batch) == distinct(batch)
@@ -113,13 +119,13 @@ def test_a_batch_scores_as_plain_forward_passes_do(decoder: str, count: int, pro
 @uncompiled
 @pytest.mark.parametrize("count", [1, 16, 64])
 def test_the_attention_of_a_gpu_scores_as_plain_forward_passes_do(count: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "_grouped", attention._flex)
+    monkeypatch.setattr(cpu_attention, "attend", gpu_attention.attend)
     batch = solutions(count, 30, 9)
     assert check(engine_of("qwen2"), batch) == distinct(batch)
 
 
 @uncompiled
-@pytest.mark.usefixtures("either_attention")
+@pytest.mark.usefixtures("each_attention")
 def test_problems_share_a_batch(decoder: str) -> None:
     engine = engine_of(decoder)
     batch = [*solutions(5, 70, 4, seed=1), *solutions(3, 10, 9, seed=2), *solutions(1, 1, 1, seed=3)]
@@ -127,7 +133,7 @@ def test_problems_share_a_batch(decoder: str) -> None:
 
 
 @uncompiled
-@pytest.mark.usefixtures("either_attention")
+@pytest.mark.usefixtures("each_attention")
 def test_a_search_computes_its_new_tokens_only(decoder: str) -> None:
     engine = engine_of(decoder)
     draw = random.Random(5)
@@ -192,7 +198,7 @@ def test_equal_solutions_are_computed_once() -> None:
 
 
 @uncompiled
-@pytest.mark.usefixtures("either_attention")
+@pytest.mark.usefixtures("each_attention")
 def test_nan_in_one_solution_stays_there_and_is_not_kept() -> None:
     engine = engine_of()
     batch = solutions(6, 20, 5)
@@ -212,7 +218,7 @@ def test_nan_in_one_solution_stays_there_and_is_not_kept() -> None:
 
 
 @uncompiled
-@pytest.mark.usefixtures("either_attention")
+@pytest.mark.usefixtures("each_attention")
 def test_nan_in_what_two_solutions_share_reaches_no_third_one() -> None:
     engine = engine_of()
     poison, prompt = VOCABULARY - 1, tuple(range(20))
@@ -291,5 +297,5 @@ def test_attention_with_more_than_we_compute_is_refused(option: str) -> None:
     module = engine._body.layers[0].self_attn
     with pytest.raises(ValueError, match=option):
         attention.packed_attention(
-            module, tensor, tensor, tensor, None, 1.0, trie=attention.Plan(pack([key_of([0])]), (), ()), **{option: 1.0}
+            module, tensor, tensor, tensor, None, 1.0, trie=Plan(pack([key_of([0])]), (), ()), **{option: 1.0}
         )

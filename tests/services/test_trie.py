@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from services.verifier.batching import TrieTokens
-from services.verifier.trie import Packed, attention_calls, key_of, length_of, pack, part_of, shared_length
+from services.verifier.trie import Packed, attention_blocks, key_of, length_of, pack, part_of, shared_length
 
 # Few different tokens, so that prefixes are shared; some large, so that bytes and numbers order differently.
 sequence = st.lists(st.sampled_from([1, 2, 256, 70_000]), min_size=1, max_size=12).map(tuple)
@@ -71,29 +71,48 @@ def test_shared_rows_are_counted_for_one_sequence(some: list[tuple[int, ...]]) -
     assert all(0 <= count <= len(one) for count, one in zip(packed.computed(), some, strict=True))
 
 
-def seen(packed: Packed, fold_below: int) -> list[list[int]]:
-    """For each row, the rows whose keys its query meets, with repetitions."""
-    causal, cross = attention_calls(packed, fold_below)
-    met: list[list[int]] = [[] for _ in range(packed.rows)]
-    for one in causal:
-        run = [row for begin, end in one.rows for row in range(begin, end)]
-        begin, end = one.rows[-1]
-        for row in range(begin, end):
-            met[row] += run[: run.index(row) + 1]
-    for call in cross:
-        for row in range(call.begin, call.end):
-            met[row] += [key for begin, end in call.keys for key in range(begin, end)]
-    return met
-
-
-@given(sequences, st.integers(1, 14))
-def test_each_row_meets_its_ancestors_and_itself_exactly_once(some: list[tuple[int, ...]], fold_below: int) -> None:
-    packed = packed_of(some)
+def ancestors(some: list[tuple[int, ...]], packed: Packed) -> list[set[int]]:
+    """For each row, the rows that it must see: itself too."""
     rows = row_prefixes(some, packed)
     place = {prefix: row for row, prefix in enumerate(rows)}
-    for row, met in enumerate(seen(packed, fold_below)):
-        ancestors = sorted(place[rows[row][:end]] for end in range(1, len(rows[row]) + 1))
-        assert sorted(met) == ancestors
+    return [{place[prefix[:end]] for end in range(1, len(prefix) + 1)} for prefix in rows]
+
+
+@given(sequences, st.integers(1, 14), st.booleans(), st.sets(st.integers(0, 50)))
+def test_blocks_hold_each_row_once_in_order_with_all_that_it_sees(
+    some: list[tuple[int, ...]], most: int, across: bool, cuts: set[int]
+) -> None:
+    packed = packed_of(some)
+    blocks = attention_blocks(packed, most, across=across, cuts=cuts)
+    assert [row for block in blocks for row in range(block.begin, block.end)] == list(range(packed.rows))
+    required = ancestors(some, packed)
+    for block in blocks:
+        above = [row for begin, end in block.above for row in range(begin, end)]
+        assert len(above) == len(set(above))
+        for row in range(block.begin, block.end):
+            assert required[row] - set(range(block.begin, row + 1)) == set(above)
+
+
+@given(sequences, st.integers(1, 14), st.booleans(), st.sets(st.integers(0, 50)))
+def test_blocks_are_as_large_as_they_may_be_and_no_larger(
+    some: list[tuple[int, ...]], most: int, across: bool, cuts: set[int]
+) -> None:
+    packed = packed_of(some)
+    begins = {segment.begin for segment in packed.segments}
+    for block in attention_blocks(packed, most, across=across, cuts=cuts):
+        held = begins & set(range(block.begin + 1, block.end))
+        assert block.end - block.begin <= most
+        assert not held & cuts
+        assert across or not held
+
+
+def test_a_long_segment_is_parted_evenly_and_short_ones_below_one_parent_are_taken_together() -> None:
+    prompt, long = tuple(range(100, 110)), tuple(range(200, 225))
+    some = [(*prompt, 1, 1, 1, 1), (*prompt, 2, 2, 2), (*prompt, 3, 3, 3, 3, 3), (*prompt, *long)]
+    blocks = attention_blocks(packed_of(some), most=10, across=True)
+    spans = [(block.begin, block.end) for block in blocks]
+    assert spans == [(0, 10), (10, 17), (17, 22), (22, 30), (30, 38), (38, 47)]
+    assert [block.above for block in blocks] == [(), *[((0, 10),)] * 3, ((0, 10), (22, 30)), ((0, 10), (22, 38))]
 
 
 @given(sequences)
