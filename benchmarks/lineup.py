@@ -10,8 +10,19 @@ from benchmarks.methods import Method, OneAtATime, Padded
 from benchmarks.ours import Trie
 from benchmarks.vllm_engine import Options
 from benchmarks.vllm_method import Engine, EngineFailed, VllmLastToken, VllmTokens
+from services.core.errors import ModelLoadError
 
-METHODS = ("ours", "padded", "sorted", "single", "vllm-tokens", "vllm-last", "vllm-last-own", "padded-logits")
+METHODS = (
+    "ours",
+    "ours-compiled",
+    "padded",
+    "sorted",
+    "single",
+    "vllm-tokens",
+    "vllm-last",
+    "vllm-last-own",
+    "padded-logits",
+)
 _TASKS: dict[str, Literal["token_classify", "classify"]] = {
     "vllm-tokens": "token_classify",
     "vllm-last": "classify",
@@ -61,10 +72,13 @@ def ready(started: dict[str, Engine]) -> dict[str, str]:
     return failed
 
 
-def make(setup: Setup, keys: Collection[str], plain: OneAtATime, started: dict[str, Engine]) -> dict[str, Method]:
-    """The methods of these keys, in the order of `METHODS`; those of engines that failed are missing."""
+def make(
+    setup: Setup, keys: Collection[str], plain: OneAtATime, started: dict[str, Engine]
+) -> tuple[dict[str, Method], dict[str, str]]:
+    """The methods of these keys, in the order of `METHODS`, and why others are missing: not engines that failed."""
     makers: dict[str, Callable[[], Method]] = {
         "ours": lambda: Trie(setup.directory, setup.dtype, setup.device),
+        "ours-compiled": lambda: Trie(setup.directory, setup.dtype, setup.device, compiled=True),
         "padded": lambda: Padded(plain.body, "padded, arrival order"),
         "sorted": lambda: Padded(plain.body, "padded, length-sorted", by_length=True),
         "single": lambda: plain,
@@ -73,8 +87,15 @@ def make(setup: Setup, keys: Collection[str], plain: OneAtATime, started: dict[s
         "vllm-last-own": lambda: VllmLastToken(started["vllm-last-own"], ", its own blocks"),
         "padded-logits": lambda: Padded(plain.body, "padded, arrival order, logits of the vocabulary", logits=True),
     }
-    here = [key for key in METHODS if key in keys and (key not in _TASKS or key in started)]
-    return {key: makers[key]() for key in here}
+    made, missing = {}, {}
+    for key in METHODS:
+        if key not in keys or (key in _TASKS and key not in started):
+            continue
+        try:
+            made[key] = makers[key]()
+        except ModelLoadError as error:
+            missing[key] = error.message
+    return made, missing
 
 
 def _options(setup: Setup, key: str) -> Options:

@@ -17,10 +17,12 @@ class Trie:
     Nothing is kept from one problem to the next; within a beam search, prefixes are kept from level to level.
     """
 
-    name = "ours"
-
-    def __init__(self, directory: Path, dtype: str, device: str) -> None:
-        settings = VerifierSettings.model_validate({"model": str(directory), "dtype": dtype, "device": device})
+    def __init__(self, directory: Path, dtype: str, device: str, *, compiled: bool = False) -> None:
+        """Raises `ModelLoadError` when it is to be compiled and cannot be."""
+        self.name = "ours, compiled" if compiled else "ours"
+        settings = VerifierSettings.model_validate(
+            {"model": str(directory), "dtype": dtype, "device": device, "compile": compiled}
+        )
         self._model = load_reward_model(settings)
         self._budget = settings.batch_tokens(self._model.device_type)
         self._device = device

@@ -39,7 +39,7 @@ _DEFAULT_METHODS = METHODS[:-1]
 # Padding is hardly what beam levels suffer from, and takes half of their time here.
 _QUICK = {
     "best-of-16": (_DEFAULT_METHODS, 2),
-    "beam": (("ours", "single", "vllm-tokens", "vllm-last", "vllm-last-own"), 1),
+    "beam": (("ours", "ours-compiled", "single", "vllm-tokens", "vllm-last", "vllm-last-own"), 1),
 }
 
 
@@ -102,12 +102,14 @@ def _run(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     keys = {key for methods, _, _ in plan.values() for key in methods}
     with engines(setup, keys) as started, held_to(options.threads, options.device):
         skipped = ready(started)
-        for key, why in skipped.items():
-            _say(f"left out: {key}: {why}")
-        return {**_measured(setup, options.seed, plan, started), "settings": _settings(options), "skipped": skipped}
+        measured = _measured(setup, options.seed, plan, started, skipped)
+        return {**measured, "settings": _settings(options), "skipped": skipped}
 
 
-def _measured(setup: Setup, seed: int, plan: Plan, started: dict[str, Engine]) -> dict[str, Any]:
+def _measured(
+    setup: Setup, seed: int, plan: Plan, started: dict[str, Engine], skipped: dict[str, str]
+) -> dict[str, Any]:
+    """All workloads; methods that cannot be had are added to `skipped`."""
     plain = OneAtATime(load_body(setup.directory, setup.dtype, setup.device))
     config, tolerance = plain.body.decoder.config, TOLERANCE[setup.dtype]
     workloads = {name: build(name, problems, config.vocab_size, seed) for name, (_, _, problems) in plan.items()}
@@ -117,7 +119,10 @@ def _measured(setup: Setup, seed: int, plan: Plan, started: dict[str, Engine]) -
     gemms = Gemms(products(config), config.num_hidden_layers, DTYPES[setup.dtype], setup.device)
     gemm = {"rows_at_once": gemms.chunk, "gflops": {way: round(peak / 1e9, 1) for way, peak in gemms.peaks.items()}}
     _say(f"matrix products: {gemm}")
-    methods = make(setup, {key for keys, _, _ in plan.values() for key in keys}, plain, started)
+    methods, missing = make(setup, {key for keys, _, _ in plan.values() for key in keys}, plain, started)
+    skipped |= missing
+    for key, why in skipped.items():
+        _say(f"left out: {key}: {why}")
     entries = []
     for name, (keys, rounds, _) in plan.items():
         _say(f"{name}: warm-up, then {rounds} round(s)")

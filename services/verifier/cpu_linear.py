@@ -82,10 +82,13 @@ class _Packed:
         if not torch.allclose(self(row), expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max() + 1)):
             raise ModelLoadError("oneDNN multiplies this model's weights wrongly on this CPU", "report it with the CPU")
 
+    # The compiler knows no weights in oneDNN's layout.
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def __call__(self, rows: torch.Tensor, activation: str = "none") -> torch.Tensor:
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, self.weight, self.bias, activation, [], "")
         return out
 
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
     def times(self, rows: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """The product of the layer's output with `other`, element by element."""
         out: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(rows, other, self.weight, self.bias, "mul")
@@ -98,7 +101,8 @@ class _Linear(nn.Module):
         self._packed = _Packed(linear)  # type: ignore[arg-type]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._packed(rows)
+        out: torch.Tensor = self._packed(rows)
+        return out
 
 
 class _GatedMlp(nn.Module):
@@ -107,4 +111,5 @@ class _GatedMlp(nn.Module):
         self._gate, self._up, self._down = (_Packed(getattr(mlp, f"{name}_proj")) for name in ("gate", "up", "down"))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
-        return self._down(self._up.times(rows, self._gate(rows, "swish")))
+        out: torch.Tensor = self._down(self._up.times(rows, self._gate(rows, "swish")))
+        return out

@@ -34,8 +34,8 @@ def packed_forward(
 
 @torch.inference_mode()
 def plain_forward(body: Any, head: Head, encoded: Encoded) -> torch.Tensor:
-    """The same probabilities of one sequence by transformers' own attention: nothing packed, padded or kept."""
-    with _attention_of_transformers(body):
+    """The same of one sequence by transformers' own attention: nothing packed, padded, kept or compiled."""
+    with _attention_of_transformers(body), torch.compiler.set_stance("force_eager"):
         hidden = body(input_ids=torch.tensor([encoded.ids], device=head.device), use_cache=False).last_hidden_state[0]
     return head(hidden[list(encoded.rows)]).cpu()
 

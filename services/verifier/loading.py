@@ -11,6 +11,7 @@ from services.core.contracts import VerifierInfo
 from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory, check_vocabulary
 from services.verifier.attention import decoder_config
+from services.verifier.compiling import compile_layers
 from services.verifier.cpu_linear import pack_linears
 from services.verifier.families.architectures import IMPLEMENTED
 from services.verifier.families.checkpoint import Checkpoint
@@ -50,7 +51,10 @@ def load_reward_model(settings: VerifierSettings) -> RewardModel:
         keep_activations(_KEPT_BLOCK_BYTES)
         pack_linears(body)
     cache_bytes = settings.prefix_cache_mib * 2**20
-    return RewardModel(body, head.to(device), family, info, cache_bytes=cache_bytes)
+    model = RewardModel(body, head.to(device), family, info, cache_bytes=cache_bytes)
+    if settings.compile:
+        compile_layers(model)
+    return model
 
 
 def _load_body(directory: Path, config: Any, dtype: torch.dtype) -> Any:

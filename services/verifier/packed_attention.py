@@ -15,6 +15,7 @@ from services.verifier.plan import Plan
 NAME = "e2h_trie"
 
 
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def packed_attention(
     module: torch.nn.Module,
     query: torch.Tensor,

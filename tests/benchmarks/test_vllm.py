@@ -29,7 +29,7 @@ def methods(directory: Path, plain: OneAtATime) -> Iterator[dict[str, Method]]:
     setup = Setup(directory, "float32", "cpu", threads=1, cores=cores, vllm_eager=True, vllm_cache_gib=1)
     with engines(setup, KEYS) as started:
         assert ready(started) == {}
-        yield make(setup, KEYS, plain, started)
+        yield make(setup, KEYS, plain, started)[0]
 
 
 @pytest.fixture(scope="module")
