@@ -29,6 +29,6 @@ def compile_layers(model: RewardModel) -> None:
     except Exception as error:  # torch raises whatever its compiler, or the one that it calls, comes up with
         raise ModelLoadError(
             f"the model's layers cannot be compiled: {type(error).__name__}",
-            "install a C++ compiler, on a GPU a C compiler for Triton too, or unset E2H_VERIFIER_COMPILE",
+            "install a C++ compiler, on a GPU a C compiler for Triton, if there is none; or unset E2H_VERIFIER_COMPILE",
         ) from error
     model.forget()

@@ -14,9 +14,9 @@ from services.verifier.cpu_linear import has_products, product
 from services.verifier.plan import Plan
 from services.verifier.trie import Block, attention_blocks
 
-# The scores of a block stay in a core's cache: of 128 rows, 3 query heads and 1,000 keys they are 1.5 MB.
+# The scores of a block should stay in a core's cache: of 128 rows, 3 query heads and 1,000 keys they are 1.5 MB.
 _MOST_ROWS = 128
-# oneDNN makes code for each new shape, in half a millisecond: not for every length that occurs.
+# oneDNN makes code for each new shape, in half a millisecond: keys come in fewer lengths than solutions do.
 _KEYS_STEP = 32
 
 
@@ -28,8 +28,9 @@ def attend(
     q = query.unflatten(0, (key.shape[0], query.shape[0] // key.shape[0]))
     out = query.new_empty(query.shape[1], *q.shape[:2], value.shape[-1])
     attention = _by_products if query.dtype == torch.float32 and has_products() else _by_flash
-    finite = math.isfinite(key.sum() + value.sum())
-    for block in plan.once(_blocks if finite else _segments):
+    # No score is larger than the product of these norms.
+    sound = math.isfinite(query.norm() * key.norm()) and math.isfinite(value.norm())
+    for block in plan.once(_blocks if sound else _segments):
         rows = slice(block.begin, block.end)
         keys, values = (_seen(block, layer, which, tensor) for which, tensor in enumerate((key, value)))
         attention(q[:, :, rows], keys, values, block.mask, scale, out[rows])
@@ -54,7 +55,8 @@ def _blocks(plan: Plan) -> list[_Block]:
 
 def _segments(plan: Plan) -> list[_Block]:
     """Blocks that hold rows of one segment each. A key that is masked has weight 0, and 0 times NaN is NaN in every row
-    of its block; so where there are such keys, a row may share its block with those only that share its fate."""
+    of its block, as is a score of inf that is masked; so where these may occur, a row shares its block with those only
+    that share its fate."""
     return _blocks_of(plan, across=False)
 
 
@@ -85,8 +87,8 @@ def _seen(block: _Block, layer: int, which: int, rows: torch.Tensor) -> torch.Te
     return torch.cat(parts, dim=1)
 
 
-# Both: q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the keys
-# (-inf where one is not seen), and room [rows, key-value heads, groups, size] for what comes out.
+# Both take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the
+# keys (-inf where one is not seen), and room [rows, key-value heads, groups, size] for what comes out.
 
 
 def _by_products(

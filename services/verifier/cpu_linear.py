@@ -20,7 +20,10 @@ def has_products() -> bool:
 
 
 def product(rows: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """[rows, outputs] of rows [rows, inputs] and a weight [outputs, inputs], which must be contiguous to be fast."""
+    """[rows, outputs] of rows [rows, inputs] and a weight [outputs, inputs].
+
+    Slow unless the weight is contiguous or the transpose of what is.
+    """
     out: torch.Tensor = torch.ops.mkldnn._linear_pointwise(rows, weight, None, "none", [], "")
     return out
 

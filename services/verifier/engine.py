@@ -164,7 +164,7 @@ def _tokens(batch: Sequence[Encoded], packed: Packed) -> tuple[list[int], list[i
 
 
 def _kept(packed: Packed, matches: Sequence[Match]) -> list[Kept]:
-    """The known nodes with the rows that see them. Nodes that the same rows see are on one path: one call for them."""
+    """The known nodes with the rows that see them. Nodes that the same rows see are on one path."""
     seen_by: dict[Node, tuple[int, int]] = {}
     for place, match in enumerate(matches):
         begin, end = packed.span(place)

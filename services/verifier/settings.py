@@ -55,7 +55,7 @@ class VerifierSettings(BaseSettings):
     compile: bool = Field(
         default=False,
         description="Fuse what stands between the matrix products. A start takes up to a minute more and a C++ "
-        "compiler; passes in bfloat16 are a few per cent shorter, in float32 on a CPU mostly as long as before.",
+        "compiler; passes in bfloat16 are a few per cent shorter, those in float32 on a CPU are not.",
     )
     prefix_cache_mib: int = Field(
         default=1024, ge=0, description="Memory for keys and values of prefixes that may come again; 0 keeps none."

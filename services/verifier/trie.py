@@ -208,8 +208,11 @@ def _ancestors(packed: Packed) -> list[Slices]:
     """The rows above each segment."""
     above: list[Slices] = []
     for segment in packed.segments:
-        parent = None if segment.parent is None else packed.segments[segment.parent]
-        above.append(() if parent is None else _joined(above[segment.parent or 0], parent.begin, parent.end))
+        if segment.parent is None:
+            above.append(())
+        else:
+            parent = packed.segments[segment.parent]
+            above.append(_joined(above[segment.parent], parent.begin, parent.end))
     return above
 
 

@@ -23,14 +23,14 @@ ENDED = ("completed", "completed_with_errors", "failed", "cancelled")
 WITHIN_S = 90.0
 
 
-def wait_for(what: Callable[[], Any], within_s: float = WITHIN_S, told: Callable[[], str] = str) -> Any:
-    """The first truth that `what` tells. If it tells none, the error says what is `told` then."""
+def wait_for(what: Callable[[], Any], within_s: float = WITHIN_S, evidence: Callable[[], str] | None = None) -> Any:
+    """The first truth that `what` tells. If it tells none in time, the error shows the `evidence` of that moment."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
         if found := what():
             return found
         time.sleep(0.05)
-    raise TimeoutError(f"it did not come true: {told()}")
+    raise TimeoutError("it did not come true" + (f":\n{evidence()}" if evidence else ""))
 
 
 def problems(count: int, **special: str) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+import secrets
 import signal
 import socket
 import subprocess
@@ -19,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 # vLLM needs half a minute on an idle core; a shared one may be slow.
 _READY_WITHIN_S = 240
 _STOPPED_WITHIN_S = 60
-# Below those that a kernel gives to outgoing connections, of which one may come before a service has opened its port.
+# Below those that Linux, as it comes, gives to outgoing connections: one may come before a service has opened its port.
 _PORTS = range(20_000, 32_000)
 _PARTS = 8
 
@@ -71,18 +72,20 @@ class Process:
 
 
 def _ports() -> Iterator[int]:
-    """In turn, from a part that is this pytest-xdist worker's own."""
+    """In turn, from a part for each of the first pytest-xdist workers, beginning anywhere in it: runs may overlap."""
     worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _PARTS
     size = len(_PORTS) // _PARTS
-    return itertools.cycle(_PORTS[worker * size : (worker + 1) * size])
+    begin = worker * size
+    turn = begin + secrets.randbelow(size)
+    return itertools.cycle([*_PORTS[turn : begin + size], *_PORTS[begin:turn]])
 
 
 _OFFERED = _ports()
 
 
 def free_port() -> int:
-    """A loopback port that nothing listens on, and that nobody else is given before its turn comes round."""
-    for port in itertools.islice(_OFFERED, len(_PORTS)):
+    """A loopback port that nothing listens on, and that this process is not given again before its turn comes round."""
+    for port in itertools.islice(_OFFERED, len(_PORTS) // _PARTS):
         with socket.socket() as probe, suppress(OSError):
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(("127.0.0.1", port))

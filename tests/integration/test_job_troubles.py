@@ -168,7 +168,7 @@ def test_24_ten_workers_that_start_at_once_wait_apart_and_share_the_work(stack: 
     with CountingDoors(WORKERS, stack.redis.port).running() as doors:
         for port in doors.ports:
             stack.worker(E2H_JOBS_REDIS_URL=f"redis://127.0.0.1:{port}/0")
-        wait_for(lambda: all(len(moments) > TRIES for moments in doors.tried), told=stack.outputs)
+        wait_for(lambda: all(len(moments) > TRIES for moments in doors.tried), evidence=stack.outputs)
         tries = [moments[: TRIES + 1] for moments in doors.tried]
         stack.redis.start()
         doors.open()

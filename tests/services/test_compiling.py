@@ -1,6 +1,7 @@
 """Compiled layers: the same scores, and no request waits for the compiler."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -49,10 +50,17 @@ def test_scores_are_those_of_plain_passes_and_nothing_is_compiled_after_the_star
     model = compiled(checkpoint_of("oprm"), dtype)
     at_start = graphs()
     assert at_start > 0
+    worker = ThreadPoolExecutor(1)
     self_test(model)
     tolerance = 1e-4 if dtype == "float32" else 3e-2
-    for batch in ([solution(1, 1)], [solution(40, 2), solution(90, 2), solution(33, 3)], [solution(95, 2)]):
-        for encoded, scores in zip(batch, model.score(batch), strict=True):
+    for batch in (
+        [solution(1, 1)],
+        [solution(2, 1)],
+        [solution(40, 2), solution(90, 2), solution(33, 3)],
+        [solution(95, 2)],
+    ):
+        # As the service does: in another thread than the one that loaded the model.
+        for encoded, scores in zip(batch, worker.submit(model.score, batch).result(), strict=True):
             plain = model.score_plainly(encoded)
             assert scores.steps == pytest.approx(plain.steps, abs=tolerance)
             assert scores.outcome == pytest.approx(plain.outcome, abs=tolerance)

@@ -1,4 +1,4 @@
-"""The packed forward against transformers' own: any decoder, any batch mates, any kept state, on both attentions."""
+"""The packed forward against transformers' own: any decoder, any batch mates, any kept state, every attention."""
 
 import random
 import time
@@ -22,6 +22,7 @@ from transformers import (
 from services.core.errors import ModelLoadError
 from services.verifier import cpu_attention, gpu_attention
 from services.verifier import packed_attention as attention
+from services.verifier.cpu_linear import has_products
 from services.verifier.engine import DeviceOutOfMemory, TrieEngine
 from services.verifier.families.base import Encoded
 from services.verifier.forward import plain_forward
@@ -231,6 +232,24 @@ def test_nan_in_what_two_solutions_share_reaches_no_third_one() -> None:
     with torch.no_grad():
         engine._body.embed_tokens.weight[poison] = sound
     check(engine, spoilt)
+
+
+@pytest.mark.parametrize("products", [True, False])
+def test_keys_too_large_for_a_finite_score_spoil_no_neighbour(products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_attention, "has_products", lambda: products)
+    plan = Plan(pack([key_of([1, 2]), key_of([3, 4])]), (), ())
+    signs = torch.tensor([1.0, -1.0] * 4)
+    # Opposite signs: their sum is as if nothing were.
+    key = torch.stack([1e38 * signs, 1e38 * signs, signs, signs]).unsqueeze(0)
+    query = torch.stack([signs, signs, 9 * signs, 9 * signs]).unsqueeze(0)
+    found = cpu_attention.attend(plan, 0, query, key, torch.ones(1, 4, 8), 1.0)
+    assert torch.equal(found[2:], torch.ones(2, 1, 8))
+
+
+@pytest.mark.skipif(not has_products(), reason="torch was built without oneDNN")
+def test_float32_goes_through_onednns_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cpu_attention, "_by_flash", None)
+    check(engine_of(cache_bytes=0), solutions(4, 20, 5))
 
 
 def test_a_thousand_nested_solutions_are_no_longer_than_their_rows() -> None:

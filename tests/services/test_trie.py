@@ -1,5 +1,7 @@
 """The trie: every distinct token stands once, every row sees its ancestors and nothing else."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -104,6 +106,19 @@ def test_blocks_are_as_large_as_they_may_be_and_no_larger(
         assert block.end - block.begin <= most
         assert not held & cuts
         assert across or not held
+
+
+@given(sequences, st.integers(1, 14), st.sets(st.integers(0, 50)))
+def test_a_block_is_left_off_only_where_it_has_to_be(some: list[tuple[int, ...]], most: int, cuts: set[int]) -> None:
+    packed = packed_of(some)
+    begins = {segment.begin: segment for segment in packed.segments}
+    for block, following in pairwise(attention_blocks(packed, most, across=True, cuts=cuts)):
+        first = begins.get(block.begin)
+        added = begins.get(following.begin)
+        if first is None or added is None or added.begin in cuts:
+            continue
+        below = packed.rows if first.parent is None else packed.segments[first.parent].subtree_end
+        assert added.end > below or added.end - block.begin > most
 
 
 def test_a_long_segment_is_parted_evenly_and_short_ones_below_one_parent_are_taken_together() -> None:
