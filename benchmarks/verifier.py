@@ -101,15 +101,14 @@ def _run(options: argparse.Namespace, plan: Plan) -> dict[str, Any]:
     )
     keys = {key for methods, _, _ in plan.values() for key in methods}
     with engines(setup, keys) as started, held_to(options.threads, options.device):
-        skipped = ready(started)
-        measured = _measured(setup, options.seed, plan, started, skipped)
-        return {**measured, "settings": _settings(options), "skipped": skipped}
+        failed = ready(started)
+        _tell_left_out(failed)
+        measured, missing = _measured(setup, options.seed, plan, started)
+        return {**measured, "settings": _settings(options), "skipped": {**failed, **missing}}
 
 
-def _measured(
-    setup: Setup, seed: int, plan: Plan, started: dict[str, Engine], skipped: dict[str, str]
-) -> dict[str, Any]:
-    """All workloads; methods that cannot be had are added to `skipped`."""
+def _measured(setup: Setup, seed: int, plan: Plan, started: dict[str, Engine]) -> tuple[dict[str, Any], dict[str, str]]:
+    """All workloads, and why a method is missing whose engine did not fail."""
     plain = OneAtATime(load_body(setup.directory, setup.dtype, setup.device))
     config, tolerance = plain.body.decoder.config, TOLERANCE[setup.dtype]
     workloads = {name: build(name, problems, config.vocab_size, seed) for name, (_, _, problems) in plan.items()}
@@ -120,16 +119,14 @@ def _measured(
     gemm = {"rows_at_once": gemms.chunk, "gflops": {way: round(peak / 1e9, 1) for way, peak in gemms.peaks.items()}}
     _say(f"matrix products: {gemm}")
     methods, missing = make(setup, {key for keys, _, _ in plan.values() for key in keys}, plain, started)
-    skipped |= missing
-    for key, why in skipped.items():
-        _say(f"left out: {key}: {why}")
+    _tell_left_out(missing)
     entries = []
     for name, (keys, rounds, _) in plan.items():
         _say(f"{name}: warm-up, then {rounds} round(s)")
         chosen = [methods[key] for key in keys if key in methods]
         warm_up(chosen, workloads[name])
         entries.append(entry(measure(workloads[name], chosen, plain, gemms, rounds), gemms, tolerance))
-    return {"gemm": gemm, "workloads": entries}
+    return {"gemm": gemm, "workloads": entries}, missing
 
 
 def _settings(options: argparse.Namespace) -> dict[str, Any]:
@@ -154,6 +151,11 @@ def _check_context(workload: Workload, context: int) -> None:
     longest = max(len(e.ids) for problem in workload.problems for level in problem.levels for e in level)
     if longest > context:
         raise SystemExit(f"{workload.name} has sequences of {longest} tokens, the model a context of {context}")
+
+
+def _tell_left_out(reasons: dict[str, str]) -> None:
+    for key, why in reasons.items():
+        _say(f"left out: {key}: {why}")
 
 
 def _say(message: str) -> None:

@@ -70,13 +70,13 @@ def _blocks_of(plan: Plan, *, across: bool) -> list[_Block]:
 
 
 def _with_kept(plan: Plan, block: Block, last: torch.Tensor) -> _Block:
-    kept = tuple(kv for one in plan.kept if one.begin <= block.begin < one.end for kv in one.kvs)
+    kept = [one for one in plan.kept if one.begin <= block.begin < one.end]
     rows = torch.arange(block.begin, block.end)
     sees = (rows <= rows[:, None]) & (rows[:, None] < last[block.begin : block.end])
-    keys = sum(kv.shape[3] for kv in kept) + sum(end - begin for begin, end in block.above) + len(rows)
+    keys = sum(one.tokens for one in kept) + sum(end - begin for begin, end in block.above) + len(rows)
     mask = torch.full((len(rows), len(rows) + -keys % _KEYS_STEP), float("-inf"))
     mask[:, : len(rows)].masked_fill_(sees, 0.0)
-    return _Block(block.begin, block.end, block.above, kept, mask)
+    return _Block(block.begin, block.end, block.above, tuple(kv for one in kept for kv in one.kvs), mask)
 
 
 def _seen(block: _Block, layer: int, which: int, rows: torch.Tensor) -> torch.Tensor:

@@ -50,7 +50,6 @@ def test_scores_are_those_of_plain_passes_and_nothing_is_compiled_after_the_star
     model = compiled(checkpoint_of("oprm"), dtype)
     at_start = graphs()
     assert at_start > 0
-    worker = ThreadPoolExecutor(1)
     self_test(model)
     tolerance = 1e-4 if dtype == "float32" else 3e-2
     for batch in (
@@ -60,7 +59,9 @@ def test_scores_are_those_of_plain_passes_and_nothing_is_compiled_after_the_star
         [solution(95, 2)],
     ):
         # As the service does: in another thread than the one that loaded the model.
-        for encoded, scores in zip(batch, worker.submit(model.score, batch).result(), strict=True):
+        with ThreadPoolExecutor(1) as worker:
+            scored = worker.submit(model.score, batch).result()
+        for encoded, scores in zip(batch, scored, strict=True):
             plain = model.score_plainly(encoded)
             assert scores.steps == pytest.approx(plain.steps, abs=tolerance)
             assert scores.outcome == pytest.approx(plain.outcome, abs=tolerance)

@@ -96,7 +96,7 @@ def test_blocks_hold_each_row_once_in_order_with_all_that_it_sees(
 
 
 @given(sequences, st.integers(1, 14), st.booleans(), st.sets(st.integers(0, 50)))
-def test_blocks_are_as_large_as_they_may_be_and_no_larger(
+def test_blocks_are_no_larger_than_they_may_be(
     some: list[tuple[int, ...]], most: int, across: bool, cuts: set[int]
 ) -> None:
     packed = packed_of(some)
