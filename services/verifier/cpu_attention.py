@@ -12,41 +12,81 @@ import torch
 
 from services.verifier.cpu_linear import has_products, product
 from services.verifier.plan import Plan
-from services.verifier.trie import Block, attention_blocks
+from services.verifier.trie import Block, attention_blocks, joined
 
 # The scores of a block should stay in a core's cache: of 128 rows, 3 query heads and 1,000 keys they are 1.5 MB.
 _MOST_ROWS = 128
 # oneDNN makes code for each new shape, in half a millisecond: keys come in fewer lengths than solutions do.
 _KEYS_STEP = 32
+# Between these float32 has all its digits for a sum of powers, and for its products with values.
+_SUMS = (2.0**-60, 2.0**60)
 
 
 def attend(
     plan: Plan, layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
 ) -> torch.Tensor:
     """[rows, heads, size] of query [heads, rows, size], key and value [key-value heads, rows, size]."""
+    out = _attend(plan.once(_blocks), layer, query, key, value, scale)
+    if not math.isfinite(out.norm()):
+        out = _attend(plan.once(_segments), layer, query, key, value, scale)
+    return out.flatten(1, 2)
+
+
+def _attend(
+    blocks: list["_Block"], layer: int, query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """[rows, key-value heads, query heads of each, size]."""
     # The query heads of one key-value head stand side by side: no key is repeated.
     q = query.unflatten(0, (key.shape[0], query.shape[0] // key.shape[0]))
     out = query.new_empty(query.shape[1], *q.shape[:2], value.shape[-1])
     attention = _by_products if query.dtype == torch.float32 and has_products() else _by_flash
-    # No score is larger than the product of these norms.
-    sound = math.isfinite(query.norm() * key.norm()) and math.isfinite(value.norm())
-    for block in plan.once(_blocks if sound else _segments):
+    seen = key.new_zeros(2, key.shape[0], max(block.keys for block in blocks), key.shape[2])
+    for block in blocks:
+        block.lay_side_by_side(layer, key, value, seen)
         rows = slice(block.begin, block.end)
-        keys, values = (_seen(block, layer, which, tensor) for which, tensor in enumerate((key, value)))
+        keys, values = seen[:, :, : block.keys]
         attention(q[:, :, rows], keys, values, block.mask, scale, out[rows])
-    return out.flatten(1, 2)
+    return out
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """Keys that stand side by side: the rows [begin, end) of this pass, or those of `kept` ([layers, 2, key-value
+    heads, tokens, size])."""
+
+    begin: int
+    end: int
+    kept: torch.Tensor | None = None
+
+    def begins_as(self, other: "_Part") -> bool:
+        return self.begin == other.begin and self.kept is other.kept
 
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Rows [begin, end) that attend to `kept` ([layers, 2, key-value heads, tokens, size]), to the rows of `above`,
-    and to each other as `mask` says: added to the scores [rows, rows + keys of padding]."""
+    """Rows [begin, end) that attend to the first `keys` of what is laid side by side, the last `padding` of them zeros.
+
+    `mask` is added to the scores of the block's own rows and the padding, which stand last. `new` is what the block
+    before did not lay: parts and where they begin.
+    """
 
     begin: int
     end: int
-    above: tuple[tuple[int, int], ...]
-    kept: tuple[torch.Tensor, ...]
+    keys: int
+    padding: int
+    new: tuple[tuple[_Part, int], ...]
     mask: torch.Tensor
+
+    def lay_side_by_side(self, layer: int, key: torch.Tensor, value: torch.Tensor, seen: torch.Tensor) -> None:
+        """Into `seen` [2, key-value heads, keys, size]."""
+        for part, at in self.new:
+            room = seen[:, :, at : at + part.end - part.begin]
+            if part.kept is None:
+                room[0].copy_(key[:, part.begin : part.end])
+                room[1].copy_(value[:, part.begin : part.end])
+            else:
+                room.copy_(part.kept[layer, :, :, part.begin : part.end])
+        seen[:, :, self.keys - self.padding : self.keys].zero_()
 
 
 def _blocks(plan: Plan) -> list[_Block]:
@@ -55,8 +95,8 @@ def _blocks(plan: Plan) -> list[_Block]:
 
 def _segments(plan: Plan) -> list[_Block]:
     """Blocks that hold rows of one segment each. A key that is masked has weight 0, and 0 times NaN is NaN in every row
-    of its block, as is a score of inf that is masked; so where these may occur, a row shares its block with those only
-    that share its fate."""
+    of its block, as is a score of inf that is masked; so where these occur, a row shares its block with those only that
+    share its fate."""
     return _blocks_of(plan, across=False)
 
 
@@ -65,41 +105,80 @@ def _blocks_of(plan: Plan, *, across: bool) -> list[_Block]:
     for segment in plan.packed.segments:
         last[segment.begin : segment.end] = segment.subtree_end
     cuts = {row for kept in plan.kept for row in (kept.begin, kept.end)}
-    blocks = attention_blocks(plan.packed, _MOST_ROWS, across=across, cuts=cuts)
-    return [_with_kept(plan, block, last) for block in blocks]
+    blocks: list[_Block] = []
+    before: list[_Part] = []
+    for block in attention_blocks(plan.packed, _MOST_ROWS, across=across, cuts=cuts):
+        parts = _parts(plan, block)
+        blocks.append(_laid(block, parts, _shared(before, parts), last))
+        before = parts
+    return blocks
 
 
-def _with_kept(plan: Plan, block: Block, last: torch.Tensor) -> _Block:
-    kept = [one for one in plan.kept if one.begin <= block.begin < one.end]
+def _parts(plan: Plan, block: Block) -> list[_Part]:
+    """All that the block sees."""
+    kept = [kv for one in plan.kept if one.begin <= block.begin < one.end for kv in one.kvs]
+    rows = joined(block.above, block.begin, block.end)
+    return [*(_Part(0, kv.shape[3], kv) for kv in kept), *(_Part(begin, end) for begin, end in rows)]
+
+
+def _shared(before: list[_Part], parts: list[_Part]) -> int:
+    """How many keys both begin with."""
+    shared = 0
+    for one, other in zip(before, parts, strict=False):
+        if not one.begins_as(other):
+            break
+        shared += min(one.end, other.end) - one.begin
+        if one.end != other.end:
+            break
+    return shared
+
+
+def _laid(block: Block, parts: list[_Part], shared: int, last: torch.Tensor) -> _Block:
+    new, at = [], 0
+    for part in parts:
+        known = min(max(shared - at, 0), part.end - part.begin)
+        if known < part.end - part.begin:
+            new.append((_Part(part.begin + known, part.end, part.kept), at + known))
+        at += part.end - part.begin
     rows = torch.arange(block.begin, block.end)
     sees = (rows <= rows[:, None]) & (rows[:, None] < last[block.begin : block.end])
-    keys = sum(one.tokens for one in kept) + sum(end - begin for begin, end in block.above) + len(rows)
-    mask = torch.full((len(rows), len(rows) + -keys % _KEYS_STEP), float("-inf"))
+    padding = -at % _KEYS_STEP
+    mask = torch.full((len(rows), len(rows) + padding), float("-inf"))
     mask[:, : len(rows)].masked_fill_(sees, 0.0)
-    return _Block(block.begin, block.end, block.above, tuple(kv for one in kept for kv in one.kvs), mask)
+    return _Block(block.begin, block.end, at + padding, padding, tuple(new), mask)
 
 
-def _seen(block: _Block, layer: int, which: int, rows: torch.Tensor) -> torch.Tensor:
-    """What the block sees of the keys (0) or values (1), [key-value heads, keys, size]; zeros at the end as padding."""
-    slices = (*block.above, (block.begin, block.end))
-    padding = rows.new_zeros(rows.shape[0], block.mask.shape[1] - block.mask.shape[0], rows.shape[2])
-    parts = [*(kv[layer, which] for kv in block.kept), *(rows[:, begin:end] for begin, end in slices), padding]
-    return torch.cat(parts, dim=1)
-
-
-# Both take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the
+# All take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the
 # keys (-inf where one is not seen), and room [rows, key-value heads, groups, size] for what comes out.
 
 
 def _by_products(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float, out: torch.Tensor
 ) -> None:
-    queries = torch.mul(q, scale, out=q.new_empty(q.shape)).flatten(1, 2)
+    queries = torch.mul(q, scale * math.log2(math.e), out=q.new_empty(q.shape)).flatten(1, 2)
     for head, rows in enumerate(queries):
-        scores = product(rows, k[head]).unflatten(0, q.shape[1:3])
-        scores[..., -mask.shape[1] :].add_(mask)
-        mixed = product(torch.softmax(scores, -1).flatten(0, 1), v[head].t())
+        mixed = _mixed(rows, k[head], v[head], mask)
         out[:, head] = mixed.unflatten(0, q.shape[1:3]).transpose(0, 1)
+
+
+def _mixed(rows: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    """The values [keys, size] by the softmax, of base 2, of rows [groups x rows, size] times keys [keys, size].
+
+    Powers of the scores as they are take half the time of a softmax, which searches each row's largest first; that is
+    needed where a sum of them leaves the range of float32 only.
+    """
+    powers = _scores(rows, k, mask).exp2_()
+    sums = powers.sum(-1, keepdim=True)
+    least, most = sums.aminmax()
+    if least.item() > _SUMS[0] and most.item() < _SUMS[1]:
+        return product(powers, v.t()).div_(sums)
+    return product(torch.softmax(_scores(rows, k, mask).mul_(math.log(2.0)), -1), v.t())
+
+
+def _scores(rows: torch.Tensor, k: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    scores = product(rows, k)
+    scores.unflatten(0, (-1, mask.shape[0]))[..., -mask.shape[1] :].add_(mask)
+    return scores
 
 
 def _by_flash(

@@ -39,12 +39,12 @@ def pack_linears(body: nn.Module) -> bool:
         for name, child in list(parent.named_children()):
             if _is_gated_mlp(child):
                 setattr(parent, name, _GatedMlp(child))
-            elif _is_plain(child):
-                setattr(parent, name, _Linear(child))
+            elif is_plain(child):
+                setattr(parent, name, PackedLinear(child))
     return True
 
 
-def _is_plain(module: nn.Module) -> bool:
+def is_plain(module: nn.Module) -> bool:
     return type(module) is nn.Linear and module.weight.dtype == torch.float32 and module.weight.device.type == "cpu"
 
 
@@ -52,7 +52,7 @@ def _is_gated_mlp(module: nn.Module) -> bool:
     """Whether it is down(silu(gate(x)) * up(x)), as in Llama, Mistral and Qwen."""
     children = dict(module.named_children())
     linear = ("gate_proj", "up_proj", "down_proj")
-    if set(children) != {*linear, "act_fn"} or not all(_is_plain(children[name]) for name in linear):
+    if set(children) != {*linear, "act_fn"} or not all(is_plain(children[name]) for name in linear):
         return False
     probe = torch.tensor([-1.5, 0.5, 2.0])
     with torch.inference_mode():
@@ -68,7 +68,7 @@ def _computes_as_assumed(module: nn.Module, children: dict[str, nn.Module]) -> b
     return isinstance(found, torch.Tensor) and bool(torch.allclose(found, expected, rtol=1e-5, atol=1e-6))
 
 
-class _Packed:
+class Packed:
     """One weight in oneDNN's layout, with its bias. No module: what moves or saves modules must not touch it."""
 
     def __init__(self, linear: nn.Linear) -> None:
@@ -98,10 +98,10 @@ class _Packed:
         return out
 
 
-class _Linear(nn.Module):
+class PackedLinear(nn.Module):
     def __init__(self, linear: nn.Module) -> None:
         super().__init__()
-        self._packed = _Packed(linear)  # type: ignore[arg-type]
+        self._packed = Packed(linear)  # type: ignore[arg-type]
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self._packed(rows)
@@ -111,7 +111,7 @@ class _Linear(nn.Module):
 class _GatedMlp(nn.Module):
     def __init__(self, mlp: nn.Module) -> None:
         super().__init__()
-        self._gate, self._up, self._down = (_Packed(getattr(mlp, f"{name}_proj")) for name in ("gate", "up", "down"))
+        self._gate, self._up, self._down = (Packed(getattr(mlp, f"{name}_proj")) for name in ("gate", "up", "down"))
 
     def forward(self, rows: torch.Tensor) -> torch.Tensor:
         out: torch.Tensor = self._down(self._up.times(rows, self._gate(rows, "swish")))

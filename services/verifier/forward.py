@@ -22,7 +22,7 @@ def packed_forward(
     """Probabilities [len(rows)] at `rows` of the packed row `ids`, float32 on the CPU."""
     device = head.device
     read = torch.tensor(rows, device=device, dtype=torch.long)
-    with _last_mlp_at(body, read):
+    with _last_layer_at(body, read):
         hidden = body(
             input_ids=torch.tensor([ids], device=device),
             position_ids=torch.tensor([positions], device=device),
@@ -41,17 +41,19 @@ def plain_forward(body: Any, head: Head, encoded: Encoded) -> torch.Tensor:
 
 
 @contextmanager
-def _last_mlp_at(body: Any, rows: torch.Tensor) -> Iterator[None]:
-    """The last layer's MLP at `rows` only: nothing else of its output is read, and no later layer attends to it."""
+def _last_layer_at(body: Any, rows: torch.Tensor) -> Iterator[None]:
+    """The last layer's output at `rows` only: nothing else of it is read, and no later layer attends to it."""
     last: Any = body.layers[-1] if hasattr(body, "layers") else None
-    if not isinstance(mlp := getattr(last, "mlp", None), torch.nn.Module):
-        yield
-        return
-    last.mlp = _AtRows(mlp, rows)
+    parents = ((last, "mlp"), (getattr(last, "self_attn", None), "o_proj"))
+    found = [(parent, name, getattr(parent, name, None)) for parent, name in parents]
+    replaced = [(parent, name, inner) for parent, name, inner in found if isinstance(inner, torch.nn.Module)]
+    for parent, name, inner in replaced:
+        setattr(parent, name, _AtRows(inner, rows))
     try:
         yield
     finally:
-        last.mlp = mlp
+        for parent, name, inner in replaced:
+            setattr(parent, name, inner)
 
 
 class _AtRows(torch.nn.Module):
@@ -63,8 +65,9 @@ class _AtRows(torch.nn.Module):
         self.rows = rows
 
     def forward(self, hidden: torch.Tensor) -> torch.Tensor:
-        out = torch.zeros_like(hidden)
-        out[:, self.rows] = self.inner(hidden[:, self.rows])
+        at_rows = self.inner(hidden[:, self.rows])
+        out = hidden.new_zeros(*hidden.shape[:2], at_rows.shape[-1])
+        out[:, self.rows] = at_rows
         return out
 
 

@@ -12,7 +12,7 @@ from services.core.errors import ModelLoadError
 from services.runtime.checkpoint import check_model_directory, check_vocabulary
 from services.verifier.attention import decoder_config
 from services.verifier.compiling import compile_layers
-from services.verifier.cpu_linear import pack_linears
+from services.verifier.cpu_layers import pack_layers
 from services.verifier.families.architectures import IMPLEMENTED
 from services.verifier.families.checkpoint import Checkpoint
 from services.verifier.families.registry import family_of
@@ -49,7 +49,7 @@ def load_reward_model(settings: VerifierSettings) -> RewardModel:
     body = body.to(device).eval()
     if device.type == "cpu":
         keep_activations(_KEPT_BLOCK_BYTES)
-        pack_linears(body)
+        pack_layers(body)
     cache_bytes = settings.prefix_cache_mib * 2**20
     model = RewardModel(body, head.to(device), family, info, cache_bytes=cache_bytes)
     if settings.compile:

@@ -199,7 +199,7 @@ def attention_blocks(packed: Packed, most: int, *, across: bool, cuts: Collectio
         first, stop = packed.segments[place].begin, packed.segments[last].end
         pieces = -(-(stop - first) // most)
         bounds = [first + (stop - first) * piece // pieces for piece in range(pieces + 1)]
-        blocks += [Block(begin, end, _joined(above[place], first, begin)) for begin, end in pairwise(bounds)]
+        blocks += [Block(begin, end, joined(above[place], first, begin)) for begin, end in pairwise(bounds)]
         place = last + 1
     return blocks
 
@@ -212,11 +212,11 @@ def _ancestors(packed: Packed) -> list[Slices]:
             above.append(())
         else:
             parent = packed.segments[segment.parent]
-            above.append(_joined(above[segment.parent], parent.begin, parent.end))
+            above.append(joined(above[segment.parent], parent.begin, parent.end))
     return above
 
 
-def _joined(slices: Slices, begin: int, end: int) -> Slices:
+def joined(slices: Slices, begin: int, end: int) -> Slices:
     """With one more slice, which may go on where the last one ends."""
     if begin == end:
         return slices

@@ -246,6 +246,21 @@ def test_keys_too_large_for_a_finite_score_spoil_no_neighbour(products: bool, mo
     assert torch.equal(found[2:], torch.ones(2, 1, 8))
 
 
+@pytest.mark.parametrize("products", [True, False])
+@pytest.mark.parametrize("all_scores_about", [-300.0, -60.0, 0.0, 60.0, 300.0])
+def test_scores_far_from_zero_weigh_as_a_softmax_has_it(
+    products: bool, all_scores_about: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cpu_attention, "has_products", lambda: products)
+    torch.manual_seed(0)
+    plan = Plan(pack([key_of(range(40))]), (), ())
+    key, value, query = torch.randn(1, 40, 8), torch.randn(1, 40, 8), torch.randn(2, 40, 8)
+    key[..., 0], query[..., 0] = 1.0, all_scores_about
+    scores = (query @ key.transpose(1, 2)).double().masked_fill(~torch.ones(40, 40).tril().bool(), float("-inf"))
+    expected = (scores.softmax(-1) @ value.double()).transpose(0, 1).float()
+    assert torch.allclose(cpu_attention.attend(plan, 0, query, key, value, 1.0), expected, atol=1e-4)
+
+
 @pytest.mark.skipif(not has_products(), reason="torch was built without oneDNN")
 def test_float32_goes_through_onednns_products(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cpu_attention, "_by_flash", None)

@@ -1,0 +1,155 @@
+"""A CPU's decoder layers with fewer passes over memory: norms, rotations, products. float32 only.
+
+What transformers writes as five operations over all rows (a norm) or nine (the rotation of queries and keys) is two or
+one here, without a compiler on the serving machine. Each replacement is compared with what it replaces before it is
+put there; what is written otherwise stays as it is.
+"""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import AttentionInterface
+
+from services.verifier.cpu_linear import Packed, PackedLinear, has_products, is_plain, pack_linears
+from services.verifier.plan import Plan
+from services.verifier.trie import key_of, pack
+
+_PROBE_ROWS = 5
+
+
+def pack_layers(body: Any) -> bool:
+    """Replace norms, attention and linear layers of `body`, in place, where torch has oneDNN's products.
+
+    Returns whether it has. Scores stay the same up to float32 rounding; gradients are gone.
+    """
+    if not has_products():
+        return False
+    with torch.inference_mode():
+        _replace_norms(body)
+        _replace_attention(body)
+    return pack_linears(body)
+
+
+def _replace_norms(body: nn.Module) -> None:
+    for parent in list(body.modules()):
+        for name, child in list(parent.named_children()):
+            if (norm := _as_norm(child)) is not None:
+                setattr(parent, name, norm)
+
+
+def _as_norm(module: nn.Module) -> "_Norm | None":
+    """The same norm over the root mean square, if that is what the module is."""
+    parameters = dict(module.named_parameters())
+    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
+    if list(parameters) != ["weight"] or not isinstance(epsilon, float):
+        return None
+    weight = parameters["weight"].detach()
+    if weight.dim() != 1 or weight.dtype != torch.float32 or weight.device.type != "cpu":
+        return None
+    norm = _Norm(weight, epsilon)
+    # Small numbers, so that epsilon tells.
+    rows = torch.linspace(-1.0, 2.0, 2 * len(weight)).view(1, 2, -1) * torch.tensor([[1.0], [epsilon**0.5]])
+    return norm if _same(module(rows), norm(rows)) else None
+
+
+def _same(expected: Any, found: torch.Tensor) -> bool:
+    return isinstance(expected, torch.Tensor) and torch.allclose(expected, found, rtol=1e-4, atol=1e-5)
+
+
+class _Norm(nn.Module):
+    def __init__(self, weight: torch.Tensor, epsilon: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight, requires_grad=False)
+        self._epsilon = epsilon
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        norm = torch.linalg.vector_norm(hidden, dim=-1, keepdim=True)
+        scale = norm.square_().mul_(1 / hidden.shape[-1]).add_(self._epsilon).rsqrt_()
+        return torch.mul(hidden, scale).mul_(self.weight)
+
+
+def _replace_attention(body: Any) -> None:
+    rotary = getattr(body, "rotary_emb", None)
+    if not isinstance(rotary, nn.Module):
+        return
+    for layer in getattr(body, "layers", ()):
+        try:
+            packed = _as_rotary_attention(layer.self_attn, rotary)
+        except (AttributeError, RuntimeError, TypeError, ValueError):
+            continue  # what is not asked as Llama's attention is, is none
+        if packed is not None:
+            layer.self_attn = packed
+
+
+def _as_rotary_attention(module: Any, rotary: nn.Module) -> "_RotaryAttention | None":
+    """The same attention, if it is one of four linear layers that rotates halves of whole heads, as in Llama."""
+    children: dict[str, Any] = dict(module.named_children())
+    projections = ("q_proj", "k_proj", "v_proj", "o_proj")
+    if set(children) != set(projections) or not all(is_plain(children[name]) for name in projections):
+        return None
+    rows = torch.linspace(-1.0, 1.0, _PROBE_ROWS * children["q_proj"].in_features).view(1, _PROBE_ROWS, -1).sin()
+    cos, sin = rotary(rows, torch.arange(_PROBE_ROWS).unsqueeze(0))
+    half = module.head_dim // 2
+    if cos.shape[-1] != 2 * half or not all(torch.equal(each[..., :half], each[..., half:]) for each in (cos, sin)):
+        return None
+    packed = _RotaryAttention(module)
+    plan = Plan(pack([key_of(range(_PROBE_ROWS))]), (), ())
+    expected, found = (
+        attention(hidden_states=rows, position_embeddings=(cos, sin), attention_mask=None, trie=plan)[0]
+        for attention in (module, packed)
+    )
+    return packed if _same(expected, found) else None
+
+
+class _RotaryAttention(nn.Module):
+    """Queries, keys and values in one product; the two numbers of a pair that rotates stand beside each other, so that
+    a rotation is a product of complex numbers, in place."""
+
+    def __init__(self, attention: Any) -> None:
+        super().__init__()
+        self.o_proj = PackedLinear(attention.o_proj)
+        # What transformers' attention functions read.
+        self.config, self.layer_idx, self.is_causal = attention.config, attention.layer_idx, attention.is_causal
+        self.num_key_value_groups = attention.num_key_value_groups
+        self._size, self._scale = attention.head_dim, attention.scaling
+        self._keys = attention.k_proj.out_features // self._size
+        self._packed = Packed(_joined(attention, self._size))
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(
+        self,
+        hidden_states: torch.Tensor,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor],
+        attention_mask: torch.Tensor | None = None,
+        past_key_values: None = None,
+        **options: Any,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        heads = self._packed(hidden_states).unflatten(-1, (-1, self._size))
+        cos, sin = (each[..., : self._size // 2].unsqueeze(2) for each in position_embeddings)
+        pairs = heads[:, :, : -self._keys].unflatten(-1, (-1, 2))
+        torch.view_as_complex(pairs).mul_(torch.complex(cos, sin))
+        q, k, v = heads.transpose(1, 2).tensor_split((-2 * self._keys, -self._keys), dim=1)
+        attend = AttentionInterface()[self.config._attn_implementation]
+        out, weights = attend(self, q, k, v, attention_mask, dropout=0.0, scaling=self._scale, **options)
+        return self.o_proj(out.flatten(2)), weights
+
+
+def _joined(attention: Any, size: int) -> nn.Linear:
+    """One linear layer: queries and keys, each head's first half and second half interleaved, then values."""
+    rotated = [_interleaved(layer, size) for layer in (attention.q_proj, attention.k_proj)]
+    weights, biases = zip(*rotated, (attention.v_proj.weight, attention.v_proj.bias), strict=True)
+    weight = torch.cat(weights)
+    joined = nn.Linear(weight.shape[1], weight.shape[0], bias=biases[0] is not None, device="meta")
+    joined.weight = nn.Parameter(weight, requires_grad=False)
+    if biases[0] is not None:
+        joined.bias = nn.Parameter(torch.cat(biases), requires_grad=False)
+    return joined
+
+
+def _interleaved(layer: nn.Linear, size: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def turn(rows: torch.Tensor) -> torch.Tensor:
+        halves: torch.Tensor = rows.unflatten(0, (-1, 2, size // 2))
+        return halves.transpose(1, 2).flatten(0, 2)
+
+    return turn(layer.weight), None if layer.bias is None else turn(layer.bias)
