@@ -148,7 +148,7 @@ def _laid(block: Block, parts: list[_Part], shared: int, last: torch.Tensor) -> 
     return _Block(block.begin, block.end, at + padding, padding, tuple(new), mask)
 
 
-# All take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the
+# Both take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the
 # keys (-inf where one is not seen), and room [rows, key-value heads, groups, size] for what comes out.
 
 

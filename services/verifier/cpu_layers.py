@@ -54,7 +54,10 @@ def _as_norm(module: nn.Module) -> "_Norm | None":
 
 
 def _same(expected: Any, found: torch.Tensor) -> bool:
-    return isinstance(expected, torch.Tensor) and torch.allclose(expected, found, rtol=1e-4, atol=1e-5)
+    """Whether they differ by rounding only, which goes by the largest of the numbers that were added up."""
+    return isinstance(expected, torch.Tensor) and torch.allclose(
+        expected, found, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
+    )
 
 
 class _Norm(nn.Module):
