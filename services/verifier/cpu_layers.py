@@ -1,8 +1,9 @@
 """A CPU's decoder layers with fewer passes over memory: norms, rotations, products. float32 only.
 
 What transformers writes as five operations over all rows (a norm) or nine (the rotation of queries and keys) is two or
-one here, without a compiler on the serving machine. Each replacement is compared with what it replaces before it is
-put there; what is written otherwise stays as it is.
+one here, without a compiler on the serving machine. Only classes that are known to compute what is assumed are
+replaced, for some rows cannot tell what a module does beyond a threshold or at a late position (OLMo clips queries);
+each replacement is compared with what it replaces all the same.
 """
 
 from typing import Any
@@ -10,12 +11,18 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import AttentionInterface
+from transformers.models.llama.modeling_llama import LlamaAttention, LlamaRMSNorm
+from transformers.models.mistral.modeling_mistral import MistralAttention, MistralRMSNorm
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention, Qwen2RMSNorm
+from transformers.models.qwen3.modeling_qwen3 import Qwen3RMSNorm
 
 from services.verifier.cpu_linear import Packed, PackedLinear, has_products, is_plain, pack_linears
 from services.verifier.plan import Plan
 from services.verifier.trie import key_of, pack
 
 _PROBE_ROWS = 5
+_NORMS = (LlamaRMSNorm, MistralRMSNorm, Qwen2RMSNorm, Qwen3RMSNorm)
+_ROTARY_ATTENTION = (LlamaAttention, MistralAttention, Qwen2Attention)
 
 
 def pack_layers(body: Any) -> bool:
@@ -38,18 +45,14 @@ def _replace_norms(body: nn.Module) -> None:
                 setattr(parent, name, norm)
 
 
-def _as_norm(module: nn.Module) -> "_Norm | None":
+def _as_norm(module: Any) -> "_Norm | None":
     """The same norm over the root mean square, if that is what the module is."""
-    parameters = dict(module.named_parameters())
-    epsilon = getattr(module, "variance_epsilon", getattr(module, "eps", None))
-    if list(parameters) != ["weight"] or not isinstance(epsilon, float):
+    if type(module) not in _NORMS or module.weight.dtype != torch.float32 or module.weight.device.type != "cpu":
         return None
-    weight = parameters["weight"].detach()
-    if weight.dim() != 1 or weight.dtype != torch.float32 or weight.device.type != "cpu":
-        return None
-    norm = _Norm(weight, epsilon)
-    # Small numbers, so that epsilon tells.
-    rows = torch.linspace(-1.0, 2.0, 2 * len(weight)).view(1, 2, -1) * torch.tensor([[1.0], [epsilon**0.5]])
+    norm = _Norm(module.weight.detach(), module.variance_epsilon)
+    # Small numbers too, so that epsilon tells.
+    sizes = torch.tensor([[1.0], [module.variance_epsilon**0.5]])
+    rows = torch.linspace(-1.0, 2.0, 2 * len(module.weight)).view(1, 2, -1) * sizes
     return norm if _same(module(rows), norm(rows)) else None
 
 
@@ -73,25 +76,18 @@ class _Norm(nn.Module):
 
 
 def _replace_attention(body: Any) -> None:
-    rotary = getattr(body, "rotary_emb", None)
-    if not isinstance(rotary, nn.Module):
-        return
     for layer in getattr(body, "layers", ()):
-        try:
-            packed = _as_rotary_attention(layer.self_attn, rotary)
-        except (AttributeError, RuntimeError, TypeError, ValueError):
-            continue  # what is not asked as Llama's attention is, is none
-        if packed is not None:
+        if type(getattr(layer, "self_attn", None)) not in _ROTARY_ATTENTION:
+            continue
+        if (packed := _as_rotary_attention(layer.self_attn, body.rotary_emb)) is not None:
             layer.self_attn = packed
 
 
 def _as_rotary_attention(module: Any, rotary: nn.Module) -> "_RotaryAttention | None":
-    """The same attention, if it is one of four linear layers that rotates halves of whole heads, as in Llama."""
-    children: dict[str, Any] = dict(module.named_children())
-    projections = ("q_proj", "k_proj", "v_proj", "o_proj")
-    if set(children) != set(projections) or not all(is_plain(children[name]) for name in projections):
+    """The same attention, if it rotates halves of whole heads, as Llama's does."""
+    if not all(is_plain(child) for child in module.children()):
         return None
-    rows = torch.linspace(-1.0, 1.0, _PROBE_ROWS * children["q_proj"].in_features).view(1, _PROBE_ROWS, -1).sin()
+    rows = torch.linspace(-1.0, 1.0, _PROBE_ROWS * module.q_proj.in_features).view(1, _PROBE_ROWS, -1).sin()
     cos, sin = rotary(rows, torch.arange(_PROBE_ROWS).unsqueeze(0))
     half = module.head_dim // 2
     if cos.shape[-1] != 2 * half or not all(torch.equal(each[..., :half], each[..., half:]) for each in (cos, sin)):

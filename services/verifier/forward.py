@@ -34,7 +34,10 @@ def packed_forward(
 
 @torch.inference_mode()
 def plain_forward(body: Any, head: Head, encoded: Encoded) -> torch.Tensor:
-    """The same of one sequence by transformers' own attention: nothing packed, padded, kept or compiled."""
+    """The same of one sequence by transformers' own attention function: no trie, nothing padded, kept or compiled.
+
+    What a CPU's layers were replaced with (`cpu_layers.py`) was compared with the original then, not here.
+    """
     with _attention_of_transformers(body), torch.compiler.set_stance("force_eager"):
         hidden = body(input_ids=torch.tensor([encoded.ids], device=head.device), use_cache=False).last_hidden_state[0]
     return head(hidden[list(encoded.rows)]).cpu()

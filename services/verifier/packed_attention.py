@@ -28,13 +28,16 @@ def packed_attention(
 ) -> tuple[torch.Tensor, None]:
     """transformers' attention contract: query [1, heads, rows, size], key and value [1, key-value heads, rows, size].
 
-    Returns [1, rows, heads, size]. Raises `ValueError` for what would silently be ignored: a mask, soft caps, sinks.
+    Returns [1, rows, heads, size]. Raises `ValueError` for what would silently be ignored (a mask, soft caps, sinks)
+    and for values of another size than keys.
     """
     if trie is None or attention_mask is not None:
         raise ValueError("the packed attention needs a trie and no mask")
     refused = [name for name in ("softcap", "s_aux", "position_bias", "head_mask") if options.get(name) is not None]
     if refused:
         raise ValueError(f"the packed attention has no {', '.join(refused)}")
+    if key.shape != value.shape:
+        raise ValueError("the packed attention has keys and values of one size")
     layer = int(module.layer_idx)  # type: ignore[arg-type]
     trie.store(layer, key[0], value[0])
     attend = gpu_attention.attend if query.device.type == "cuda" else cpu_attention.attend

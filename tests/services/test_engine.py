@@ -9,6 +9,8 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import (
+    DeepseekV3Config,
+    DeepseekV3Model,
     LlamaConfig,
     LlamaModel,
     MistralConfig,
@@ -320,6 +322,24 @@ def test_a_decoder_that_does_not_use_our_attention_is_refused() -> None:
     body = LlamaModel(LlamaConfig(**_SIZES)).eval()
     with pytest.raises(ModelLoadError, match="cannot be packed"):
         TrieEngine(body, Head((Linear(torch.randn(1, 48), torch.zeros(1)),)), 0)
+
+
+def test_a_decoder_whose_values_have_another_size_than_its_keys_is_refused() -> None:
+    sizes: dict[str, Any] = {
+        **_SIZES,
+        "num_key_value_heads": _SIZES["num_attention_heads"],
+        "first_k_dense_replace": 99,
+    }
+    heads: dict[str, Any] = {
+        "qk_nope_head_dim": 8,
+        "qk_rope_head_dim": 8,
+        "v_head_dim": 8,
+        "q_lora_rank": 16,
+        "kv_lora_rank": 16,
+    }
+    body = DeepseekV3Model._from_config(DeepseekV3Config(**sizes, **heads), attn_implementation=attention.NAME).eval()
+    with pytest.raises(ModelLoadError, match="cannot be packed"):
+        TrieEngine(body, Head((Linear(torch.randn(1, _SIZES["hidden_size"]), torch.zeros(1)),)), 0)
 
 
 @pytest.mark.parametrize("option", ["softcap", "s_aux"])
