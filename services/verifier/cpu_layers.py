@@ -56,11 +56,9 @@ def _as_norm(module: Any) -> "_Norm | None":
     return norm if _same(module(rows), norm(rows)) else None
 
 
-def _same(expected: Any, found: torch.Tensor) -> bool:
+def _same(expected: torch.Tensor, found: torch.Tensor) -> bool:
     """Whether they differ by rounding only, which goes by the largest of the numbers that were added up."""
-    return isinstance(expected, torch.Tensor) and torch.allclose(
-        expected, found, rtol=1e-3, atol=1e-4 * float(expected.abs().max())
-    )
+    return torch.allclose(expected, found, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 class _Norm(nn.Module):
