@@ -1,15 +1,17 @@
 """The attention of a packed trie on a CPU: blocks of rows, each with all keys that it sees side by side.
 
 The rows of a block see the same keys above them, so a mask is needed among themselves only, and no partial softmax has
-to be merged with another. float32 goes through oneDNN's products, which are up to twice as fast on matrices of this
-size as those inside PyTorch's flash attention; what oneDNN does not serve goes through the latter.
+to be merged with another. float32 goes through oneDNN's products where those are faster than PyTorch's flash attention;
+all else goes through the latter.
 """
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
+from services.runtime.machine import processor
 from services.verifier.cpu_linear import has_products, product
 from services.verifier.plan import Plan
 from services.verifier.trie import Block, attention_blocks, joined
@@ -20,6 +22,17 @@ _MOST_ROWS = 128
 _KEYS_STEP = 32
 # Between these float32 has all its digits for a sum of powers, and for products with values from 1e-20 to 1e20.
 _SUMS = (2.0**-60, 2.0**60)
+
+
+@cache
+def products_are_faster(groups: int) -> bool:
+    """Whether oneDNN's products and what stands between them take less time than PyTorch's flash attention.
+
+    The latter multiplies by MKL, which on Intel's processors is as fast as oneDNN and on others keeps to AVX2. A single
+    query head a key-value head (`groups`) makes products that are too small for their number on either.
+    """
+    mkl_is_fast = torch.backends.mkl.is_available() and "Intel" in processor()
+    return has_products() and groups > 1 and not mkl_is_fast
 
 
 def attend(
@@ -39,7 +52,7 @@ def _attend(
     # The query heads of one key-value head stand side by side: no key is repeated.
     q = query.unflatten(0, (key.shape[0], query.shape[0] // key.shape[0]))
     out = query.new_empty(query.shape[1], *q.shape[:2], value.shape[-1])
-    attention = _by_products if query.dtype == torch.float32 and has_products() else _by_flash
+    attention = _by_products if query.dtype == torch.float32 and products_are_faster(q.shape[1]) else _by_flash
     seen = key.new_zeros(2, key.shape[0], max(block.keys for block in blocks), key.shape[2])
     for block in blocks:
         block.lay_side_by_side(layer, key, value, seen)

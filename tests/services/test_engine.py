@@ -104,8 +104,7 @@ def decoder(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(params=["products", "flash", "flex"])
 def each_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU's attention with and without oneDNN's products, and the GPU's run uncompiled on a CPU."""
-    if request.param == "flash":
-        monkeypatch.setattr(cpu_attention, "has_products", lambda: False)
+    monkeypatch.setattr(cpu_attention, "products_are_faster", lambda _: request.param == "products" and has_products())
     if request.param == "flex":
         monkeypatch.setattr(cpu_attention, "attend", gpu_attention.attend)
 
@@ -238,7 +237,7 @@ def test_nan_in_what_two_solutions_share_reaches_no_third_one() -> None:
 
 @pytest.mark.parametrize("products", [True, False])
 def test_keys_too_large_for_a_finite_score_spoil_no_neighbour(products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_attention, "has_products", lambda: products)
+    monkeypatch.setattr(cpu_attention, "products_are_faster", lambda _: products and has_products())
     plan = Plan(pack([key_of([1, 2]), key_of([3, 4])]), (), ())
     signs = torch.tensor([1.0, -1.0] * 4)
     # Opposite signs: their sum is as if nothing were.
@@ -253,7 +252,7 @@ def test_keys_too_large_for_a_finite_score_spoil_no_neighbour(products: bool, mo
 def test_scores_far_from_zero_weigh_as_a_softmax_has_it(
     products: bool, all_scores_about: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_attention, "has_products", lambda: products)
+    monkeypatch.setattr(cpu_attention, "products_are_faster", lambda _: products and has_products())
     torch.manual_seed(0)
     plan = Plan(pack([key_of(range(40))]), (), ())
     key, value, query = torch.randn(1, 40, 8), torch.randn(1, 40, 8), torch.randn(2, 40, 8)
@@ -264,9 +263,20 @@ def test_scores_far_from_zero_weigh_as_a_softmax_has_it(
 
 
 @pytest.mark.skipif(not has_products(), reason="torch was built without oneDNN")
-def test_float32_goes_through_onednns_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_attention, "_by_flash", None)
-    check(engine_of(cache_bytes=0), solutions(4, 20, 5))
+@pytest.mark.parametrize(
+    ("name", "groups", "products"),
+    [("AMD EPYC", 2, True), ("AMD EPYC", 1, False), ("Intel(R) Xeon(R) Processor", 2, False)],
+)
+def test_float32_goes_through_what_is_faster_on_the_processor(
+    name: str, groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(cpu_attention, "processor", lambda: name)
+    monkeypatch.setattr(cpu_attention, "products_are_faster", cpu_attention.products_are_faster.__wrapped__)
+    monkeypatch.setattr(cpu_attention, "_by_flash" if products else "_by_products", None)
+    plan = Plan(pack([key_of(range(5))]), (), ())
+    key = torch.randn(1, 5, 8)
+    assert cpu_attention.attend(plan, 0, torch.randn(groups, 5, 8), key, key, 1.0).shape == (5, groups, 8)
 
 
 def test_a_thousand_nested_solutions_are_no_longer_than_their_rows() -> None:
