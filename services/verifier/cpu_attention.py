@@ -28,8 +28,8 @@ _SUMS = (2.0**-60, 2.0**60)
 def products_are_faster(groups: int) -> bool:
     """Whether oneDNN's products and what stands between them take less time than PyTorch's flash attention.
 
-    The latter multiplies by MKL, which on Intel's processors is as fast as oneDNN and on others keeps to AVX2. A single
-    query head a key-value head (`groups`) makes products that are too small for their number on either.
+    The latter multiplies by MKL where torch has it, which is as fast as oneDNN on Intel's processors and keeps to AVX2
+    on others. With a single query head a key-value head (`groups`), products are too small for their number on any.
     """
     mkl_is_fast = torch.backends.mkl.is_available() and "Intel" in processor()
     return has_products() and groups > 1 and not mkl_is_fast
