@@ -11,7 +11,7 @@ from functools import cache
 
 import torch
 
-from services.runtime.machine import processor
+from services.runtime.machine import maker
 from services.verifier.cpu_linear import has_products, product
 from services.verifier.plan import Plan
 from services.verifier.trie import Block, attention_blocks, joined
@@ -20,19 +20,27 @@ from services.verifier.trie import Block, attention_blocks, joined
 _MOST_ROWS = 128
 # oneDNN makes code for each new shape, in half a millisecond: keys come in fewer lengths than solutions do.
 _KEYS_STEP = 32
+# The family of AMD's processors from which the servers' AVX-512 has full width.
+_ZEN_5 = 26
+# From so many multiplications on, oneDNN's products and the ten operations around them take less time than PyTorch's
+# flash attention (decision 0024): where they run at twice the rate, and where at the same.
+_LEAST_WORK_AT_TWICE_THE_RATE = 1.3e6
+_LEAST_WORK = 3e6
 # Between these float32 has all its digits for a sum of powers, and for products with values from 1e-20 to 1e20.
 _SUMS = (2.0**-60, 2.0**60)
 
 
 @cache
-def products_are_faster(groups: int) -> bool:
-    """Whether oneDNN's products and what stands between them take less time than PyTorch's flash attention.
+def least_work() -> float:
+    """From how many multiplications of a head's queries and keys on products are chosen; infinite where never.
 
-    The latter multiplies by MKL where torch has it, which is as fast as oneDNN on Intel's processors and keeps to AVX2
-    on others. With a single query head a key-value head (`groups`), products are too small for their number on any.
+    PyTorch's flash attention multiplies by MKL where torch has it, which is as fast as oneDNN on Intel's processors
+    and keeps to AVX2 on others.
     """
-    mkl_is_fast = torch.backends.mkl.is_available() and "Intel" in processor()
-    return has_products() and groups > 1 and not mkl_is_fast
+    vendor, family = maker()
+    if not has_products() or (vendor == "GenuineIntel" and torch.backends.mkl.is_available()):
+        return math.inf
+    return _LEAST_WORK_AT_TWICE_THE_RATE if vendor == "AuthenticAMD" and family >= _ZEN_5 else _LEAST_WORK
 
 
 def attend(
@@ -52,13 +60,12 @@ def _attend(
     # The query heads of one key-value head stand side by side: no key is repeated.
     q = query.unflatten(0, (key.shape[0], query.shape[0] // key.shape[0]))
     out = query.new_empty(query.shape[1], *q.shape[:2], value.shape[-1])
-    attention = _by_products if query.dtype == torch.float32 and products_are_faster(q.shape[1]) else _by_flash
     seen = key.new_zeros(2, key.shape[0], max(block.keys for block in blocks), key.shape[2])
     for block in blocks:
         block.lay_side_by_side(layer, key, value, seen)
         rows = slice(block.begin, block.end)
         keys, values = seen[:, :, : block.keys]
-        attention(q[:, :, rows], keys, values, block.mask, scale, out[rows])
+        _mix(q[:, :, rows], keys, values, block.mask, scale, out[rows])
     return out
 
 
@@ -161,8 +168,16 @@ def _laid(block: Block, parts: list[_Part], shared: int, last: torch.Tensor) -> 
     return _Block(block.begin, block.end, at + padding, padding, tuple(new), mask)
 
 
-# Both take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of the
-# keys (-inf where one is not seen), and room [rows, key-value heads, groups, size] for what comes out.
+# All three take q [key-value heads, groups, rows, size], k and v [key-value heads, keys, size], a mask for the last of
+# the keys (-inf where one is not seen), and room [rows, key-value heads, groups, size] for what comes out.
+
+
+def _mix(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, mask: torch.Tensor, scale: float, out: torch.Tensor
+) -> None:
+    work = q[0].numel() * k.shape[1]
+    attention = _by_products if q.dtype == torch.float32 and work >= least_work() else _by_flash
+    attention(q, k, v, mask, scale, out)
 
 
 def _by_products(

@@ -1,5 +1,6 @@
 """The packed forward against transformers' own: any decoder, any batch mates, any kept state, every attention."""
 
+import math
 import random
 import time
 from typing import Any
@@ -101,10 +102,16 @@ def decoder(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+def choose(products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The CPU's attention of float32 by oneDNN's products, whatever the processor, or by PyTorch's flash attention."""
+    least = 0.0 if products and has_products() else math.inf
+    monkeypatch.setattr(cpu_attention, "least_work", lambda: least)
+
+
 @pytest.fixture(params=["products", "flash", "flex"])
 def each_attention(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The CPU's attention with and without oneDNN's products, and the GPU's run uncompiled on a CPU."""
-    monkeypatch.setattr(cpu_attention, "products_are_faster", lambda _: request.param == "products" and has_products())
+    choose(request.param == "products", monkeypatch)
     if request.param == "flex":
         monkeypatch.setattr(cpu_attention, "attend", gpu_attention.attend)
 
@@ -237,7 +244,7 @@ def test_nan_in_what_two_solutions_share_reaches_no_third_one() -> None:
 
 @pytest.mark.parametrize("products", [True, False])
 def test_keys_too_large_for_a_finite_score_spoil_no_neighbour(products: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cpu_attention, "products_are_faster", lambda _: products and has_products())
+    choose(products, monkeypatch)
     plan = Plan(pack([key_of([1, 2]), key_of([3, 4])]), (), ())
     signs = torch.tensor([1.0, -1.0] * 4)
     # Opposite signs: their sum is as if nothing were.
@@ -252,7 +259,7 @@ def test_keys_too_large_for_a_finite_score_spoil_no_neighbour(products: bool, mo
 def test_scores_far_from_zero_weigh_as_a_softmax_has_it(
     products: bool, all_scores_about: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cpu_attention, "products_are_faster", lambda _: products and has_products())
+    choose(products, monkeypatch)
     torch.manual_seed(0)
     plan = Plan(pack([key_of(range(40))]), (), ())
     key, value, query = torch.randn(1, 40, 8), torch.randn(1, 40, 8), torch.randn(2, 40, 8)
@@ -264,19 +271,27 @@ def test_scores_far_from_zero_weigh_as_a_softmax_has_it(
 
 @pytest.mark.skipif(not has_products(), reason="torch was built without oneDNN")
 @pytest.mark.parametrize(
-    ("name", "groups", "products"),
-    [("AMD EPYC", 2, True), ("AMD EPYC", 1, False), ("Intel(R) Xeon(R) Processor", 2, False)],
+    ("maker", "groups", "products"),
+    [
+        pytest.param(("AuthenticAMD", 26), 1, False, id="Zen 5, 1 million"),
+        pytest.param(("AuthenticAMD", 26), 2, True, id="Zen 5, 2 million"),
+        pytest.param(("AuthenticAMD", 25), 2, False, id="Zen 4, 2 million"),
+        pytest.param(("AuthenticAMD", 25), 3, True, id="Zen 4, 3 million"),
+        pytest.param(("GenuineIntel", 26), 8, False, id="Intel, 8 million"),
+        pytest.param(("", 0), 2, False, id="no x86, 2 million"),
+        pytest.param(("", 0), 3, True, id="no x86, 3 million"),
+    ],
 )
 def test_float32_goes_through_what_is_faster_on_the_processor(
-    name: str, groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
+    maker: tuple[str, int], groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
-    monkeypatch.setattr(cpu_attention, "processor", lambda: name)
-    monkeypatch.setattr(cpu_attention, "products_are_faster", cpu_attention.products_are_faster.__wrapped__)
+    monkeypatch.setattr(cpu_attention, "maker", lambda: maker)
+    monkeypatch.setattr(cpu_attention, "least_work", cpu_attention.least_work.__wrapped__)
     monkeypatch.setattr(cpu_attention, "_by_flash" if products else "_by_products", None)
-    plan = Plan(pack([key_of(range(5))]), (), ())
-    key = torch.randn(1, 5, 8)
-    assert cpu_attention.attend(plan, 0, torch.randn(groups, 5, 8), key, key, 1.0).shape == (5, groups, 8)
+    plan = Plan(pack([key_of(range(128))]), (), ())
+    key = torch.randn(1, 128, 64)
+    assert cpu_attention.attend(plan, 0, torch.randn(groups, 128, 64), key, key, 0.1).shape == (128, groups, 64)
 
 
 def test_a_thousand_nested_solutions_are_no_longer_than_their_rows() -> None:
