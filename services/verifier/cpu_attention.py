@@ -32,7 +32,7 @@ _SUMS = (2.0**-60, 2.0**60)
 
 @cache
 def least_work() -> float:
-    """From how many multiplications of a head's queries and keys on products are chosen; infinite where never.
+    """How many multiplications of a head's queries and keys it takes to choose products; infinite where never.
 
     PyTorch's flash attention multiplies by MKL where torch has it, which is as fast as oneDNN on Intel's processors
     and keeps to AVX2 on others.
