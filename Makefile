@@ -37,7 +37,7 @@ check: venv ## format, lint, types, import contracts
 # What compares times has the machine to itself. What starts services shares it with one other such test: loading a
 # model takes one core, and two vLLMs that bind their threads would choose the same. The rest has a core and a thread each.
 test: check ## everything above, then the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not processes" -n auto --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m "not processes and not alone" -n auto --dist loadfile
 	OMP_NUM_THREADS=1 VLLM_CPU_OMP_THREADS_BIND=nobind \
 	  $(BIN)/pytest -m "processes and not alone" -n 2 --dist loadfile --no-loadscope-reorder
 	$(BIN)/pytest -m alone

@@ -16,6 +16,7 @@ async def test_the_samples_differ_and_every_step_has_a_score() -> None:
     assert [len(solution.steps) for solution in response.solutions] == [3] * 8
 
 
+@pytest.mark.alone
 async def test_scoring_overlaps_sampling(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solve, "SAMPLES", 12)
     found = await solve.overlap()
@@ -23,6 +24,7 @@ async def test_scoring_overlaps_sampling(monkeypatch: pytest.MonkeyPatch) -> Non
     assert found["by_the_longer"] < 1.4 < found["one_after_the_other"]
 
 
+@pytest.mark.alone
 async def test_replicas_share_the_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(solve, "REQUESTS", 60)
     found = await solve.replicas()

@@ -554,6 +554,7 @@ async def seconds_of(replicas: int, requests: int = 200, callers: int = 32) -> f
         return loop.time() - began
 
 
+@pytest.mark.alone
 async def test_throughput_grows_with_replicas() -> None:
     alone, two, four = [await seconds_of(replicas) for replicas in (1, 2, 4)]
     # Some 1.97 and 3.8 on a quiet machine; a choice that ignored load would stay far below.
