@@ -271,27 +271,38 @@ def test_scores_far_from_zero_weigh_as_a_softmax_has_it(
 
 @pytest.mark.skipif(not has_products(), reason="torch was built without oneDNN")
 @pytest.mark.parametrize(
-    ("maker", "groups", "products"),
+    ("maker", "mkl", "groups", "products"),
     [
-        pytest.param(("AuthenticAMD", 26), 1, False, id="Zen 5, 1 million"),
-        pytest.param(("AuthenticAMD", 26), 2, True, id="Zen 5, 2 million"),
-        pytest.param(("AuthenticAMD", 25), 2, False, id="Zen 4, 2 million"),
-        pytest.param(("AuthenticAMD", 25), 3, True, id="Zen 4, 3 million"),
-        pytest.param(("GenuineIntel", 26), 8, False, id="Intel, 8 million"),
-        pytest.param(("", 0), 2, False, id="no x86, 2 million"),
-        pytest.param(("", 0), 3, True, id="no x86, 3 million"),
+        pytest.param(("AuthenticAMD", 26), True, 1, False, id="Zen 5, 1 million"),
+        pytest.param(("AuthenticAMD", 26), True, 2, True, id="Zen 5, 2 million"),
+        pytest.param(("AuthenticAMD", 25), True, 2, False, id="Zen 4, 2 million"),
+        pytest.param(("AuthenticAMD", 25), True, 3, True, id="Zen 4, 3 million"),
+        pytest.param(("GenuineIntel", 26), True, 8, False, id="Intel, 8 million"),
+        pytest.param(("GenuineIntel", 26), False, 2, False, id="Intel without MKL, 2 million"),
+        pytest.param(("GenuineIntel", 26), False, 3, True, id="Intel without MKL, 3 million"),
+        pytest.param(("", 0), True, 2, False, id="no x86, 2 million"),
+        pytest.param(("", 0), True, 3, True, id="no x86, 3 million"),
     ],
 )
 def test_float32_goes_through_what_is_faster_on_the_processor(
-    maker: tuple[str, int], groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
+    maker: tuple[str, int], mkl: bool, groups: int, products: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: True)
+    monkeypatch.setattr(torch.backends.mkl, "is_available", lambda: mkl)
     monkeypatch.setattr(cpu_attention, "maker", lambda: maker)
     monkeypatch.setattr(cpu_attention, "least_work", cpu_attention.least_work.__wrapped__)
     monkeypatch.setattr(cpu_attention, "_by_flash" if products else "_by_products", None)
     plan = Plan(pack([key_of(range(128))]), (), ())
     key = torch.randn(1, 128, 64)
     assert cpu_attention.attend(plan, 0, torch.randn(groups, 128, 64), key, key, 0.1).shape == (128, groups, 64)
+
+
+def test_bfloat16_never_goes_through_products(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They would round its scores before the softmax."""
+    choose(True, monkeypatch)
+    monkeypatch.setattr(cpu_attention, "_by_products", None)
+    plan = Plan(pack([key_of(range(128))]), (), ())
+    key = torch.randn(1, 128, 64, dtype=torch.bfloat16)
+    assert cpu_attention.attend(plan, 0, key, key, key, 0.1).dtype == torch.bfloat16
 
 
 def test_a_thousand_nested_solutions_are_no_longer_than_their_rows() -> None:
